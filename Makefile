@@ -1,0 +1,56 @@
+# MLTrading on Airflow: the commands for a bare machine (Linux, Python 3.11 or 3.12).
+# Every target makes the environment .venv/ first, once. Elsewhere: docker compose up.
+
+PYTHON_OF_VENV = .venv/bin/python
+.DEFAULT_GOAL = help
+.NOTPARALLEL:
+.PHONY: help setup demo run shell test test-fast test-second-python lint bench smoke-live \
+	constraints check-constraints clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-26s %s\n", $$1, $$2 }'
+
+setup: ## Make the environment .venv/ (PYTHON=/path/to/python chooses the interpreter)
+	@include/standalone/setup.sh
+
+demo: setup ## Everything local and offline: load, collect, compute, show (ONCE=1: end by itself)
+	@$(PYTHON_OF_VENV) -m include.standalone demo $(if $(ONCE),--once)
+
+run: setup ## The real thing: against Yahoo, on its schedules, until Ctrl-C
+	@$(PYTHON_OF_VENV) -m include.standalone run
+
+shell: setup ## A shell in which airflow, psql and the command line work (CMD='…': run that and end)
+	@$(PYTHON_OF_VENV) -m include.standalone shell $(if $(value CMD),--command '$(subst ','\'',$(value CMD))')
+
+test: setup ## All tests: unit, integration, end to end
+	@$(PYTHON_OF_VENV) -m pytest
+
+test-fast: setup ## The tests without Airflow and browser
+	@$(PYTHON_OF_VENV) -m pytest -m "not e2e"
+
+test-second-python: setup ## The unit tests on the other supported Python, where the machine has it
+	@include/standalone/second_python.sh
+
+lint: setup ## Check style, types and pins; changes nothing
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@include/standalone/constraints.sh check
+
+bench: setup ## Measure the feature engine, database to database, into bench.json
+	@$(PYTHON_OF_VENV) -m include.standalone bench
+
+smoke-live: setup ## One symbol from the real Yahoo through the adapter (needs a network)
+	@$(PYTHON_OF_VENV) -m include.standalone smoke-live
+
+constraints: setup ## Compile constraints.txt from the requirements files (UPGRADE=1: newer releases)
+	@include/standalone/constraints.sh write $(if $(UPGRADE),--upgrade)
+
+check-constraints: setup ## Check that constraints.txt is what the requirements files need
+	@include/standalone/constraints.sh check
+
+clean: ## Delete .venv/, all data and secrets of this checkout, and caches
+	@include/standalone/clean.sh
+
+# Passed on as it was typed: make would expand its dollars.
+unexport CMD

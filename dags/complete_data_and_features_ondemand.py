@@ -1,0 +1,80 @@
+"""
+### Complete data and features, on demand
+
+Loads a year of hourly bars for every symbol (or what the form asks for), then computes all features: for the
+first set-up, for new symbols, after a long downtime. Trigger it with the button; it has no schedule.
+
+A run works up to the instant at which it was triggered, also when it is cleared and repeated.
+
+| task | does |
+|---|---|
+| `prepare_database` | is the schema up to date, is the configuration valid? |
+| `plan_symbols` | which symbols, in batches |
+| `collect_symbol` | fetches, screens and stores one symbol's bars, each in a process of its own |
+| `publish_bars` | counts; red when too few symbols were served |
+| `compute_features` | computes and stores one symbol's features, each in a process of its own |
+| `publish_features` | counts; red when too few symbols were served |
+| `verify_pipeline` | red when any symbol failed or a final bar has no feature row |
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+from airflow.providers.common.compat.sdk import DAG, TriggerRule
+
+from include.mltrading.airflow.deployment import dag_arguments, timetable
+from include.mltrading.airflow.operator import MarketOperator
+from include.mltrading.airflow.params import load_params, symbols_param
+from include.mltrading.config import load_deployments
+from include.mltrading.market.symbols import read_symbols_file
+from include.mltrading.settings import Settings
+
+DAG_ID = "complete-data-and-features-ondemand"
+settings = Settings.from_environment()
+deployments = load_deployments(settings.deployments_file)
+universe = read_symbols_file(settings.symbols_file)
+
+with DAG(
+    DAG_ID,
+    schedule=timetable(deployments, DAG_ID),
+    **dag_arguments(deployments, DAG_ID),
+    doc_md=__doc__,
+    params={"symbols": symbols_param(universe), **load_params()},
+):
+    prepare_database = MarketOperator(task_id="prepare_database")
+    plan_symbols = MarketOperator(task_id="plan_symbols", output_processor=json.loads)
+    collect_symbol = MarketOperator.partial(
+        task_id="collect_symbol",
+        pool="yahoo_api",
+        map_index_template="{{ task.symbols | join(', ') }}",
+        execution_timeout=timedelta(minutes=10 + 2 * (settings.symbols_per_task - 1)),
+        do_xcom_push=False,
+    ).expand(symbols=plan_symbols.output)
+    publish_bars = MarketOperator(
+        task_id="publish_bars",
+        symbols=plan_symbols.output,
+        counts="collect_symbol",
+        trigger_rule=TriggerRule.ALL_DONE,
+        sla=deployments.sla(DAG_ID),
+    )
+    compute_features = MarketOperator.partial(
+        task_id="compute_features",
+        pool="market_db",
+        map_index_template="{{ task.symbols | join(', ') }}",
+        execution_timeout=timedelta(minutes=10 + (settings.symbols_per_task - 1)),
+        do_xcom_push=False,
+    ).expand(symbols=plan_symbols.output)
+    publish_features = MarketOperator(
+        task_id="publish_features",
+        symbols=plan_symbols.output,
+        counts="compute_features",
+        trigger_rule=TriggerRule.ALL_DONE,
+        sla=deployments.sla(DAG_ID),
+    )
+    verify_pipeline = MarketOperator(task_id="verify_pipeline", symbols=plan_symbols.output, retries=0)
+
+    prepare_database >> plan_symbols >> collect_symbol >> publish_bars
+    publish_bars >> compute_features >> publish_features >> verify_pipeline
+    [prepare_database, plan_symbols, publish_bars] >> verify_pipeline

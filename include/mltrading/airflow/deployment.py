@@ -1,0 +1,46 @@
+"""How deployments.yaml becomes the arguments of a DAG."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from include.mltrading.config import DagId, Deployments
+
+
+def dag_arguments(deployments: Deployments, dag_id: DagId) -> dict[str, Any]:
+    """Keyword arguments of DAG() beside its id and schedule: names, tags and the defaults of its tasks."""
+    deployment, pipeline = deployments.deployments[dag_id], deployments.pipeline
+    return {
+        "dag_display_name": deployment.display_name,
+        "description": deployments.schedule(dag_id).description,
+        "start_date": datetime.combine(pipeline.start_date, time(), tzinfo=UTC),
+        "catchup": False,
+        "max_active_runs": 1,
+        "tags": [*pipeline.tags, deployment.category, deployment.schedule_type],
+        "default_args": {
+            "owner": pipeline.owner,
+            "retries": pipeline.retries,
+            "retry_delay": timedelta(seconds=pipeline.retry_delay_seconds),
+            "retry_exponential_backoff": True,
+            "max_retry_delay": timedelta(minutes=10),
+            "priority_weight": priority_weight(deployments, dag_id),
+            # A task's own weight counts, not how many tasks stand behind it.
+            "weight_rule": "absolute",
+        },
+    }
+
+
+def timetable(deployments: Deployments, dag_id: DagId) -> CronDataIntervalTimetable | None:
+    """The DAG's schedule; None for a DAG that only people start."""
+    schedule = deployments.schedule(dag_id)
+    # Not CronTriggerTimetable: SLAs are only right where a run covers the interval before its tick.
+    return CronDataIntervalTimetable(schedule.cron, schedule.timezone) if schedule.cron else None
+
+
+def priority_weight(deployments: Deployments, dag_id: DagId) -> int:
+    """Who goes first in a pool: a market hour's work before work that a person started, then by priority."""
+    weight = 100 - deployments.deployments[dag_id].priority
+    return weight if deployments.schedule(dag_id).cron is None else 100 + weight

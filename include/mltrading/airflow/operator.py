@@ -1,0 +1,154 @@
+"""The operator of every task: a BashOperator around `python -m include.mltrading task`.
+
+The work runs in a process of its own, with its own limits, and never sees Airflow's settings or secrets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+)
+from airflow.providers.standard.hooks.subprocess import SubprocessHook, SubprocessResult
+from airflow.providers.standard.operators.bash import BashOperator
+
+from include.mltrading.airflow.compat import run_type, was_attempted, window_end
+from include.mltrading.airflow.connection import libpq_variables
+from include.mltrading.settings import PROJECT_ROOT
+
+# setpriv: when the Airflow task process is killed, the work is told to stop too. timeout: the backstop for
+# a process that does not react, a little before Airflow's own limit, which sends no second signal.
+_COMMAND = (
+    "exec setpriv --pdeathsig TERM timeout --kill-after=10 "
+    '"$MLTRADING_TASK_SECONDS" "$MLTRADING_PYTHON" -m include.mltrading task'
+)
+_SECONDS_BEFORE_AIRFLOW = 15
+_EXIT_USAGE = 2
+
+# What the work may see of the worker's environment; everything else, Airflow's secrets first, stays out.
+_ALLOWED = {
+    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+    "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+}  # fmt: skip
+_ALLOWED_PREFIXES = ("PYTHON", "MLTRADING_", "OPENBLAS_")
+# The connection decides where the work writes to, not a variable of the worker.
+_REFUSED = {"MLTRADING_DATABASE_URL", "MLTRADING_TASK"}
+
+
+class MarketOperator(BashOperator):
+    """Does one step of a run in an isolated process.
+
+    symbols: the symbols of this (mapped) instance; a run whose `symbols` param names some works on those
+    only, and skips an instance that has none of them. counts: the task whose outcomes this one counts; the
+    task skips itself when nothing of that one was ever started.
+
+    Exit codes of the process: 0 success, 99 skipped, 2 failed without a retry (wrong usage or configuration),
+    anything else failed. What it prints is the task's log; its last line is the failure's text.
+    """
+
+    template_fields: Sequence[str] = (*BashOperator.template_fields, "symbols")
+
+    def __init__(
+        self,
+        *,
+        symbols: Sequence[str] | Sequence[Sequence[str]] = (),
+        counts: str | None = None,
+        execution_timeout: timedelta = timedelta(minutes=10),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(bash_command=_COMMAND, execution_timeout=execution_timeout, **kwargs)
+        self.symbols = symbols
+        self.counts = counts
+
+    @cached_property
+    def subprocess_hook(self) -> SubprocessHook:
+        """The hook, which remembers how the process ended."""
+        return _RememberingHook()
+
+    def execute(self, context: Any) -> Any:
+        """Run the process. Raises AirflowSkipException, AirflowFailException or AirflowException."""
+        if self.counts is not None and not was_attempted(context, self.counts):
+            raise AirflowSkipException(f"nothing to count: no instance of {self.counts} was started")
+        if self.symbols and not self._chosen(context):
+            raise AirflowSkipException("not among the symbols of this run")
+        try:
+            return super().execute(context)
+        except AirflowSkipException:
+            raise
+        except AirflowException:
+            ended = getattr(self.subprocess_hook, "ended", None)
+            if ended is None:
+                raise
+            text = f"{ended.output or 'no output'} (exit code {ended.exit_code})"
+            if ended.exit_code == _EXIT_USAGE:
+                raise AirflowFailException(text) from None
+            raise AirflowException(text) from None
+
+    def get_env(self, context: Any) -> dict[str, str]:
+        """The whole environment of the process, made at execution: nothing of it is rendered or stored."""
+        context_variables = {
+            name: value for name, value in super().get_env(context).items() if name.startswith("AIRFLOW_CTX_")
+        }
+        dag_run = context["dag_run"]
+        task = {
+            "step": self.task_id,
+            "symbols": self._chosen(context),
+            "params": dict(context["params"]),
+            "run": {
+                "dag_id": dag_run.dag_id,
+                "run_id": dag_run.run_id,
+                "run_type": run_type(dag_run),
+                "try_number": context["ti"].try_number,
+                "window_end": window_end(dag_run).isoformat(),
+            },
+        }
+        assert self.execution_timeout is not None  # noqa: S101 - set in __init__
+        seconds = self.execution_timeout.total_seconds() - _SECONDS_BEFORE_AIRFLOW
+        return {
+            **_allowed(os.environ),
+            **context_variables,
+            **libpq_variables(),
+            "PYTHONPATH": str(PROJECT_ROOT),
+            # Forked children of a process with BLAS threads would inherit locks held by nobody.
+            "OPENBLAS_NUM_THREADS": "1",
+            "MLTRADING_PYTHON": sys.executable,
+            "MLTRADING_TASK_SECONDS": str(int(seconds)),
+            "MLTRADING_TASK": json.dumps(task),
+        }
+
+    def _chosen(self, context: Any) -> list[str]:
+        """This instance's symbols, less those that the run's params leave out."""
+        flat = [
+            symbol for item in self.symbols or () for symbol in ([item] if isinstance(item, str) else item)
+        ]
+        asked = set(context["params"].get("symbols") or flat)
+        return [symbol for symbol in flat if symbol in asked]
+
+
+class _RememberingHook(SubprocessHook):
+    """Keeps the exit code and the last line for the operator's verdict."""
+
+    ended: SubprocessResult | None = None
+
+    def run_command(self, *args: Any, **kwargs: Any) -> SubprocessResult:
+        self.ended = super().run_command(*args, **kwargs)
+        return self.ended
+
+
+def _allowed(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if (name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)) and name not in _REFUSED
+    }

@@ -1,0 +1,80 @@
+"""Airflow 2.11's trigger form, for our DAGs: input that a run would refuse makes no run.
+
+Airflow checks each param against its schema, but not one against another, and it cannot show the form again
+after an error when no symbol was chosen. So the check is made before the view: where it fails, the view is
+left without a configuration, which makes it show the form, filled with what was typed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, get_args
+
+from airflow.exceptions import ParamValidationError
+from airflow.utils import timezone
+from flask import Blueprint, current_app, flash, request
+from werkzeug.datastructures import CombinedMultiDict, MultiDict
+
+from include.mltrading.config import DagId
+from include.mltrading.errors import UsageError
+from include.mltrading.pipeline.window import on_demand_window
+
+_LONGEST_MESSAGE = 300
+
+blueprint = Blueprint("mltrading_trigger_guard", __name__)
+
+
+@blueprint.before_app_request
+def refuse_bad_input() -> None:
+    """Turn the submission of bad input into a request for the form; the view checks who may send it."""
+    if request.method != "POST" or request.endpoint != "Airflow.trigger":
+        return
+    dag_id = (request.view_args or {}).get("dag_id")
+    dag = current_app.dag_bag.get_dag(dag_id) if dag_id in get_args(DagId) else None  # type: ignore[attr-defined]
+    if dag is None:
+        return
+    try:
+        conf = json.loads(request.values.get("conf") or "{}")
+        logical_date = timezone.parse(request.values.get("execution_date", timezone.utcnow().isoformat()))
+    except ValueError:
+        return  # the view says so
+    message = find_problem(dag.params, conf, logical_date) if isinstance(conf, dict) else None
+    if message is not None:
+        flash(message, "error")
+        request.values = CombinedMultiDict([MultiDict(_form_again(dag.params, conf))])
+
+
+def find_problem(params: Any, conf: Mapping[str, Any], logical_date: datetime) -> str | None:
+    """What is wrong with a configuration of a DAG with these params, naming the param; None = nothing."""
+    unknown = [name for name in conf if name not in params]
+    if unknown:
+        return f"Invalid input for param {unknown[0]}: no such param; the params are {', '.join(params)}"
+    typed = copy.deepcopy(params)
+    try:
+        typed.update(conf)
+        values = typed.validate()
+    except ParamValidationError as error:
+        text = str(error).splitlines()[0]
+        return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]} …"
+    if "period" not in values:
+        return None
+    name = "start"
+    try:
+        window = on_demand_window(values, logical_date)
+        name = "end"
+        window.first_instant(None)
+    except UsageError as error:
+        return f"Invalid input for param {name}: {error}"
+    return None
+
+
+def _form_again(params: Any, conf: Mapping[str, Any]) -> dict[str, str]:
+    """The submitted values under the names by which the view fills the form."""
+    kept = {name: request.values[name] for name in ("origin", "run_id") if name in request.values}
+    typed = {name: value for name, value in conf.items() if name in params and value is not None}
+    return kept | {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in typed.items()
+    }

@@ -1,0 +1,144 @@
+"""include/config/deployments.yaml as checked values."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from include.mltrading.errors import UsageError
+from include.mltrading.settings import Settings
+
+DagId = Literal[
+    "complete-data-and-features-ondemand",
+    "yahoo-production-data-collection",
+    "feature-engineering-production-subprocess",
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Text = Annotated[str, Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0)]
+Seconds = Annotated[int, Field(ge=1)]
+
+
+class Deployment(_Section):
+    """What one DAG is called, when it runs and how long it may take."""
+
+    display_name: Text
+    category: Text
+    priority: Annotated[int, Field(ge=1, le=99)]
+    schedule_type: Text
+    expected_runtime_minutes: Positive
+    alert_threshold_hours: Positive
+
+
+class RefreshIntervals(_Section):
+    """Seconds between two refreshes of each part of the monitor."""
+
+    pipeline_status: Seconds
+    system_health: Seconds
+    data_freshness: Seconds
+
+
+class Dashboard(_Section):
+    """What the monitor shows, in the order of priority."""
+
+    primary_deployments: list[DagId]
+    max_visible_deployments: Annotated[int, Field(ge=1)]
+    refresh_intervals: RefreshIntervals
+
+
+class ScheduleType(_Section):
+    """A cron expression in its time zone; no cron means that only people start the DAG."""
+
+    cron: str | None
+    timezone: Text
+    description: Text
+
+
+class Pipeline(_Section):
+    """Settings of the pipeline itself that the deployments share."""
+
+    owner: Text
+    tags: list[Text]
+    start_date: date
+    finality_delay_minutes: Annotated[int, Field(ge=0)]
+    minimum_good_share: Annotated[float, Field(ge=0, le=1)]
+    retries: Annotated[int, Field(ge=0)]
+    retry_delay_seconds: Seconds
+    gate_poke_seconds: Seconds
+    gate_timeout_minutes: Positive
+    gate_missing_run_minutes: Annotated[float, Field(ge=0)]
+
+
+class Alerts(_Section):
+    """When a run counts as late."""
+
+    sla_factor: Annotated[float, Field(ge=1)]
+
+
+class Deployments(_Section):
+    """The whole file."""
+
+    deployments: dict[DagId, Deployment]
+    dashboard: Dashboard
+    schedule_types: dict[str, ScheduleType]
+    pipeline: Pipeline
+    alerts: Alerts
+
+    @model_validator(mode="after")
+    def _names_must_exist(self) -> Deployments:
+        missing = set(get_args(DagId)) - set(self.deployments)
+        if missing:
+            raise ValueError(f"deployments lacks {', '.join(sorted(missing))}")
+        for dag_id, deployment in self.deployments.items():
+            if deployment.schedule_type not in self.schedule_types:
+                raise ValueError(
+                    f"deployments.{dag_id}.schedule_type {deployment.schedule_type!r} is not one of "
+                    f"schedule_types: {', '.join(self.schedule_types)}"
+                )
+        return self
+
+    def sla(self, dag_id: DagId) -> timedelta:
+        """How long a run of the DAG may take before it counts as late."""
+        return timedelta(minutes=self.deployments[dag_id].expected_runtime_minutes) * self.alerts.sla_factor
+
+    def schedule(self, dag_id: DagId) -> ScheduleType:
+        """The schedule type that the DAG's deployment names."""
+        return self.schedule_types[self.deployments[dag_id].schedule_type]
+
+
+def load_deployments(path: Path | None = None) -> Deployments:
+    """The checked content of deployments.yaml (default: the file that the settings name).
+
+    Raises UsageError naming the file, each wrong key and what is wrong with it.
+    """
+    path = path or Settings.from_environment().deployments_file
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read ({error.strerror}); restore it from the repository"
+        ) from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Deployments.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {'; '.join(_in_words(item) for item in error.errors())}") from None
+
+
+def _in_words(item: object) -> str:
+    assert isinstance(item, dict)  # noqa: S101 - pydantic's ErrorDetails
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {key}: remove it or correct its spelling"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if key else str(message)

@@ -1,0 +1,58 @@
+"""What goes wrong, said in one line that names the thing and the remedy.
+
+Every error a user can meet derives from `MLTradingError`; the command line prints its text and exits
+with its `exit_code`. Anything else that escapes is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+
+class MLTradingError(Exception):
+    """Something failed at run time; the command line exits with 1."""
+
+    exit_code = 1
+
+
+class UsageError(MLTradingError):
+    """A wrong argument, parameter or configuration: trying again without a change cannot help."""
+
+    exit_code = 2
+
+
+class DatabaseError(MLTradingError):
+    """The database cannot be reached or refused what it was asked."""
+
+
+class SchemaError(UsageError):
+    """The database schema is missing, older than the code, or was edited after it was applied."""
+
+
+class YahooError(MLTradingError):
+    """Yahoo did not deliver usable bars; subclasses say why."""
+
+
+class YahooUnreachableError(YahooError):
+    """A transport error, a time-out or a 5xx: trying again later may help."""
+
+
+class RateLimitedError(YahooError):
+    """Yahoo answered 429.
+
+    retry_after: seconds asked for by the Retry-After header, None where the header was absent.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class SymbolNotFoundError(YahooError):
+    """Yahoo knows no such symbol."""
+
+
+class NoBarsError(YahooError):
+    """Yahoo knows the symbol and served no bar for the window."""
+
+
+class MalformedReplyError(YahooError):
+    """Yahoo's answer cannot be read."""

@@ -1,0 +1,67 @@
+"""One hourly bar, as the vendor serves it and as the table stores it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+
+class Bar(NamedTuple):
+    """An OHLCV bar of one hour.
+
+    timestamp: the bar's start, timezone-aware, UTC. open, high, low, close: US dollars a share, on the
+    split basis of the day of the fetch. volume: shares. A vendor's bar may hold NaN; a stored one never does.
+    """
+
+    timestamp: datetime
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+
+class RefusedBar(NamedTuple):
+    """A vendor's bar that must not enter the table, and why."""
+
+    bar: Bar
+    reason: str
+
+
+def screen(
+    bars: Iterable[Bar], grid: Mapping[datetime, datetime], final_until: datetime
+) -> tuple[list[tuple[Bar, bool]], list[RefusedBar]]:
+    """Sort a vendor's bars into good ones, each with whether it is final, and refused ones.
+
+    grid: the exchange's bars of the window, start -> end. final_until: a bar that ends by then is final.
+    Good bars come in time order, each once. Bars between two grid points are left out: the vendor sends
+    the running moment as a row of its own, and no later reply would ever overwrite it.
+    """
+    good: dict[datetime, Bar] = {}
+    refused = []
+    for bar in bars:
+        if bar.timestamp not in grid:
+            continue
+        reason = _defect(bar)
+        if reason is None and good.get(bar.timestamp, bar) != bar:
+            reason = "a second, different bar for the same hour"
+        if reason is None:
+            good[bar.timestamp] = bar._replace(volume=int(bar.volume))
+        else:
+            refused.append(RefusedBar(bar, reason))
+    return [(good[start], grid[start] <= final_until) for start in sorted(good)], refused
+
+
+def _defect(bar: Bar) -> str | None:
+    prices = (bar.open, bar.high, bar.low, bar.close)
+    if not all(math.isfinite(price) for price in prices):
+        return "a price is missing or not finite"
+    if min(prices) <= 0:
+        return "a price is not positive"
+    if bar.low > min(bar.open, bar.close) or bar.high < max(bar.open, bar.close):
+        return "low and high do not enclose open and close"
+    if not math.isfinite(bar.volume) or bar.volume < 0:
+        return "the volume is missing or negative"
+    return None

@@ -1,0 +1,137 @@
+"""Looking at what is stored: the health of the database, the story of a run, a full recomputation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from include.mltrading.errors import MLTradingError, UsageError
+from include.mltrading.market.symbols import read_symbols_file
+from include.mltrading.settings import Settings
+from include.mltrading.store.connection import Connection, connect
+from include.mltrading.store.migrations import require_current_schema
+from include.mltrading.store.queries import query
+
+
+def health(settings: Settings) -> dict[str, Any]:
+    """Database, freshness, recent features and query time, each query with its milliseconds."""
+    symbols = read_symbols_file(settings.symbols_file)
+    with connect(settings) as connection:
+        require_current_schema(connection)
+        latest, latest_ms = _timed(lambda: _value(connection, "check_latest_bar"))
+        recent, recent_ms = _timed(lambda: _value(connection, "check_recent_features"))
+        _, symbols_ms = _timed(lambda: connection.execute(query("check_symbol_times")).fetchall())
+        newest = connection.execute(query("newest_bars"), {"symbols": symbols}).fetchall()
+    return {
+        "database": "ok",
+        "symbols": len(symbols),
+        "latest_bar": latest,
+        "symbols_without_bars": [symbol for symbol, timestamp, _ in newest if timestamp is None],
+        "symbols_with_stale_features": [symbol for symbol, _, stale_from in newest if stale_from is not None],
+        "oldest_newest_final_bar": min((row[1] for row in newest if row[1] is not None), default=None),
+        "features_of_the_last_day": recent,
+        "query_milliseconds": {
+            "latest_bar": latest_ms,
+            "recent_features": recent_ms,
+            "latest_bar_by_symbol": symbols_ms,
+        },
+    }
+
+
+def story(settings: Settings, identifier: str) -> dict[str, Any]:
+    """Everything recorded under a run id or a correlation id. failed: symbols whose latest try is not ok.
+
+    Raises UsageError when nothing is.
+    """
+    with connect(settings) as connection:
+        require_current_schema(connection)
+        cursor = connection.execute(query("run_story"), {"id": identifier})
+        names = [column.name for column in cursor.description or ()]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor]
+        if not rows:
+            raise UsageError(
+                f"no run {identifier!r} in the ledger: give its run id, or the correlation id of its log"
+            )
+        effects = connection.execute(
+            query("run_side_effects"), {"ids": sorted({row["correlation_id"] for row in rows})}
+        ).fetchone()
+    latest = {}
+    for row in sorted(rows, key=lambda row: row["try"]):
+        latest[row["dag_id"], row["run_id"], row["step"], row["symbol"]] = row
+    failed = [row for row in latest.values() if row["status"] != "ok"]
+    return {
+        "steps": [{name: row[name] for name in names if row[name] is not None} for row in rows],
+        "served": len(latest) - len(failed),
+        "failed": [f"{row['step']} {row['symbol']}: {row['status']}: {row['error']}" for row in failed],
+        "rows_written": sum(row["rows_written"] or 0 for row in latest.values()),
+        "bars_revised": effects[0] if effects else 0,
+        "bars_refused": effects[1] if effects else 0,
+    }
+
+
+def recompute(settings: Settings, count: int) -> dict[str, float]:
+    """Recompute random symbols in full; the largest relative difference from the table per feature.
+
+    Relative to the value, or to a thousandth of the feature's natural size (the close for dollars, 100 for
+    percentages and the CCI, 1 for ratios) where the value is smaller than that.
+
+    Raises MLTradingError when rows are missing, or a value is defined on one side only.
+    """
+    import numpy as np
+
+    from include.mltrading.features.compute import compute
+    from include.mltrading.features.definitions import COLUMNS, FEATURES
+    from include.mltrading.store import feature_table
+
+    worst = dict.fromkeys(COLUMNS, 0.0)
+    in_dollars = np.array([feature.unit == "USD" for feature in FEATURES])
+    in_hundreds = np.array([feature.unit.startswith(("percent", "index")) for feature in FEATURES])
+    with connect(settings) as connection:
+        require_current_schema(connection)
+        symbols = feature_table.random_symbols(connection, count)
+        if not symbols:
+            raise MLTradingError(
+                "no symbol has up-to-date features: run `python -m include.mltrading features`"
+            )
+        for symbol in symbols:
+            timestamps, bars = feature_table.select_bars(connection, symbol, None)
+            stored_at, stored = feature_table.select_features(connection, symbol)
+            if timestamps != stored_at:
+                raise MLTradingError(
+                    f"{symbol}: {len(timestamps)} final bars but {len(stored_at)} feature rows; "
+                    f"run `python -m include.mltrading features --full --symbols {symbol}`"
+                )
+            expected = compute(*bars)
+            if not np.array_equal(np.isnan(expected), np.isnan(stored)):
+                raise MLTradingError(
+                    f"{symbol}: a feature is defined in the table or by the formula, but not by both; "
+                    f"run `python -m include.mltrading features --full --symbols {symbol}`"
+                )
+            # A value far below the size of what it is made of is rounding, not a value to divide by.
+            size = np.where(in_dollars, bars[3][:, None], np.where(in_hundreds, 100.0, 1.0))
+            scale = np.maximum(np.abs(expected), 1e-3 * size)
+            difference = np.nan_to_num(np.abs(stored - expected) / scale).max(axis=0)
+            for column, value in zip(COLUMNS, difference, strict=True):
+                worst[column] = max(worst[column], float(value))
+    return worst
+
+
+def _timed(ask: Callable[[], Any]) -> tuple[Any, float]:
+    begun = time.perf_counter()
+    answer = ask()
+    return answer, round((time.perf_counter() - begun) * 1000, 1)
+
+
+def _value(connection: Connection, name: str) -> Any:
+    row: Sequence[Any] | None = connection.execute(query(name)).fetchone()
+    return row[0] if row else None
+
+
+def age(instant: datetime | None) -> str:
+    """How long ago, in words."""
+    if instant is None:
+        return "never"
+    hours = (datetime.now(UTC) - instant).total_seconds() / 3600
+    return f"{hours:.1f} hours ago" if hours < 72 else f"{hours / 24:.1f} days ago"

@@ -1,0 +1,199 @@
+"""What a task of a DAG does, in its own process: `python -m include.mltrading task`.
+
+The operator hands over one JSON document in MLTRADING_TASK; whatever a user typed into a trigger form is in
+it as data and is checked here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from include.mltrading.errors import UsageError
+from include.mltrading.market.symbols import batches, parse_symbols, read_symbols_file
+from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch, worst_exit_code
+from include.mltrading.pipeline.run import Run
+from include.mltrading.pipeline.runner import Limits
+from include.mltrading.pipeline.steps import COLLECT, FEATURES
+from include.mltrading.pipeline.window import Window, on_demand_window, parse_instant, sessions_in
+from include.mltrading.settings import Settings
+
+# An exit code of BashOperator's: the task is skipped, and so is what comes after it.
+EXIT_SKIP = 99
+MAX_BATCHES = 1024
+FETCH_SECONDS = 570  # the mapped task's execution_timeout of ten minutes, less its start and end
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """The document in MLTRADING_TASK. params: the run's params as Airflow holds them."""
+
+    step: str
+    run: Run
+    manual: bool
+    symbols: list[str] = field(default_factory=list)
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        """Raises UsageError when the document is none of the operator's."""
+        try:
+            document = json.loads(text)
+            run = document["run"]
+            return cls(
+                step=document["step"],
+                run=Run(
+                    dag_id=run["dag_id"],
+                    run_id=run["run_id"],
+                    try_number=int(run["try_number"]),
+                    window_end=parse_instant(run["window_end"], "window_end"),
+                    backfill=run["run_type"] == "backfill",
+                ),
+                manual=run["run_type"] == "manual",
+                symbols=parse_symbols(document["symbols"]),
+                params=document["params"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"MLTRADING_TASK is not a task document ({error!r}); the operator sets it"
+            ) from None
+
+
+def run_task(task: Task, settings: Settings) -> int:
+    """Do one task; returns its exit code: 0, EXIT_SKIP, or the batch's. Raises MLTradingError."""
+    step = _STEPS.get(task.step)
+    if step is None:
+        raise UsageError(f"MLTRADING_TASK: unknown step {task.step!r}, not one of {', '.join(_STEPS)}")
+    return step(task, settings)
+
+
+def _prepare_database(task: Task, settings: Settings) -> int:
+    from include.mltrading.pipeline.validate import validate
+    from include.mltrading.store.connection import connect
+    from include.mltrading.store.migrations import require_current_schema
+
+    validate(settings)
+    with connect(settings) as connection:
+        require_current_schema(connection)
+    print("the database schema is up to date and the configuration is valid")
+    return 0
+
+
+def _plan_symbols(task: Task, settings: Settings) -> int:
+    """Print the batches as one JSON line: the only thing that travels from task to task."""
+    # A wrong period or date is told now, not once per symbol.
+    on_demand_window(task.params, task.run.window_end).first_instant(None)
+    symbols = parse_symbols(task.params.get("symbols") or []) or read_symbols_file(settings.symbols_file)
+    planned = batches(symbols, settings.symbols_per_task)
+    if len(planned) > MAX_BATCHES:
+        least = math.ceil(len(symbols) / MAX_BATCHES)
+        raise UsageError(
+            f"{len(symbols)} symbols make {len(planned)} mapped tasks, Airflow takes {MAX_BATCHES}: "
+            f"set MLTRADING_SYMBOLS_PER_TASK to at least {least}"
+        )
+    print(json.dumps(planned))
+    return 0
+
+
+def _check_session(task: Task, settings: Settings) -> int:
+    from include.mltrading.market.calendar import is_session, new_york_date
+
+    day = new_york_date(task.run.window_end)
+    if is_session(day):
+        print(f"{day} is a session of the exchange")
+        return 0
+    if task.manual:
+        print(f"{day} is no session; somebody asked for this run, so it collects the sessions before")
+        return 0
+    print(f"{day} is no session of the exchange: nothing to collect, this run is skipped")
+    return EXIT_SKIP
+
+
+def _collect_symbol(task: Task, settings: Settings) -> int:
+    from include.mltrading.config import load_deployments
+    from include.mltrading.market import calendar, yahoo
+    from include.mltrading.pipeline.collect import Collection
+
+    if "data_period" in task.params:
+        window = Window(task.run.window_end, sessions=sessions_in(str(task.params["data_period"])))
+    else:
+        window = on_demand_window(task.params, task.run.window_end)
+    pipeline = load_deployments(settings.deployments_file).pipeline
+    # Loaded here once, shared by every forked child.
+    yahoo.preload()
+    calendar.preload()
+    outcomes = run_batch(
+        settings,
+        task.run,
+        COLLECT,
+        task.symbols,
+        Collection(settings, task.run, window, timedelta(minutes=pipeline.finality_delay_minutes)),
+        limits=Limits(FETCH_SECONDS, STARTUP_SECONDS, FETCH_SECONDS, settings.collect_memory_mb),
+    )
+    return worst_exit_code(outcomes)
+
+
+def _compute_features(task: Task, settings: Settings) -> int:
+    from include.mltrading.pipeline.features import FeatureComputation
+
+    full = bool(task.params.get("initial_run") or task.params.get("recompute_features"))
+    outcomes = run_batch(
+        settings,
+        task.run,
+        FEATURES,
+        task.symbols,
+        FeatureComputation(settings, task.run, full=full),
+        limits=feature_limits(settings),
+    )
+    return worst_exit_code(outcomes)
+
+
+def feature_limits(settings: Settings) -> Limits:
+    """What computing one symbol's features may use."""
+    return Limits(
+        settings.symbol_seconds, STARTUP_SECONDS, settings.symbol_seconds, settings.symbol_memory_mb
+    )
+
+
+def _publish(step: str) -> Callable[[Task, Settings], int]:
+    def run(task: Task, settings: Settings) -> int:
+        from include.mltrading.config import load_deployments
+        from include.mltrading.pipeline.publish import publish
+
+        share = load_deployments(settings.deployments_file).pipeline.minimum_good_share
+        print(publish(settings, task.run, step, task.symbols, share))
+        return 0
+
+    return run
+
+
+def _verify(*steps: str) -> Callable[[Task, Settings], int]:
+    def run(task: Task, settings: Settings) -> int:
+        from include.mltrading.pipeline.publish import verify
+
+        for counted in verify(settings, task.run, steps, task.symbols):
+            print(counted)
+        return 0
+
+    return run
+
+
+_STEPS: Mapping[str, Callable[[Task, Settings], int]] = {
+    "prepare_database": _prepare_database,
+    "plan_symbols": _plan_symbols,
+    "check_session": _check_session,
+    COLLECT: _collect_symbol,
+    FEATURES: _compute_features,
+    "publish_bars": _publish(COLLECT),
+    "publish_features": _publish(FEATURES),
+    "verify_bars": _verify(COLLECT),
+    "verify_features": _verify(FEATURES),
+    "verify_pipeline": _verify(COLLECT, FEATURES),
+}

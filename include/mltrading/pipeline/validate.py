@@ -1,0 +1,57 @@
+"""All configuration at once: what a run would trip over, told before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from croniter import croniter
+
+from include.mltrading.config import Deployments, load_deployments
+from include.mltrading.errors import MLTradingError, UsageError
+from include.mltrading.features.definitions import COLUMNS
+from include.mltrading.market.symbols import read_symbols_file
+from include.mltrading.settings import Settings
+from include.mltrading.store.migrations import available
+from include.mltrading.store.queries import query
+
+
+def validate(settings: Settings) -> None:
+    """Check the deployments file, its schedules, the symbols file and the SQL files.
+
+    Raises UsageError with every problem found, one a line.
+    """
+    problems: list[str] = []
+
+    def check(action: Callable[[], object]) -> None:
+        try:
+            action()
+        except MLTradingError as error:
+            problems.append(str(error))
+
+    check(lambda: _check_schedules(load_deployments(settings.deployments_file)))
+    check(lambda: read_symbols_file(settings.symbols_file))
+    check(available)
+    check(_check_columns)
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def _check_schedules(deployments: Deployments) -> None:
+    for name, schedule in deployments.schedule_types.items():
+        if schedule.cron is not None and not croniter.is_valid(schedule.cron):
+            raise UsageError(f"schedule_types.{name}.cron {schedule.cron!r} is no cron expression")
+        try:
+            datetime.now(UTC).astimezone(ZoneInfo(schedule.timezone))
+        except (KeyError, ValueError, OSError):
+            raise UsageError(
+                f"schedule_types.{name}.timezone {schedule.timezone!r} is unknown: give a name such as "
+                "America/New_York"
+            ) from None
+
+
+def _check_columns() -> None:
+    missing = [column for column in COLUMNS if f"%({column})s" not in query("upsert_features")]
+    if missing:
+        raise UsageError(f"sql/upsert_features.sql lacks {', '.join(missing)}")

@@ -1,0 +1,99 @@
+"""What the environment says: the MLTRADING_* variables, read once and checked.
+
+A plain dataclass, because every isolated child pays for this import: a settings library would cost it
+more than reading its bars does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from include.mltrading.errors import UsageError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The product's settings.
+
+    database_url: libpq URL, None = libpq's own PG* variables. yahoo_url: base URL that stands in for
+    Yahoo's hosts, None = Yahoo itself. yahoo_requests_per_second: over all processes and hosts.
+    symbols_per_task: symbols in one mapped task instance. symbol_seconds: limit on computing one
+    symbol. symbol_memory_mb, collect_memory_mb: what computing or collecting one symbol may allocate beyond
+    what the runner itself has mapped.
+    """
+
+    database_url: str | None = None
+    yahoo_url: str | None = None
+    yahoo_requests_per_second: float = 1.0
+    symbols_file: Path = PROJECT_ROOT / "include" / "config" / "symbols.txt"
+    deployments_file: Path = PROJECT_ROOT / "include" / "config" / "deployments.yaml"
+    symbols_per_task: int = 1
+    symbol_seconds: int = 30
+    symbol_memory_mb: int = 256
+    collect_memory_mb: int = 448
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Settings from MLTRADING_* variables; an empty variable counts as unset.
+
+        Raises UsageError naming the variable and what it takes.
+        """
+        return cls(
+            database_url=environment.get("MLTRADING_DATABASE_URL") or None,
+            yahoo_url=_url(environment, "MLTRADING_YAHOO_URL"),
+            yahoo_requests_per_second=_number(
+                environment, "MLTRADING_YAHOO_REQUESTS_PER_SECOND", float, cls.yahoo_requests_per_second, 0.01
+            ),
+            symbols_file=_path(environment, "MLTRADING_SYMBOLS_FILE", cls.symbols_file),
+            deployments_file=_path(environment, "MLTRADING_DEPLOYMENTS_FILE", cls.deployments_file),
+            symbols_per_task=_number(environment, "MLTRADING_SYMBOLS_PER_TASK", int, cls.symbols_per_task, 1),
+            symbol_seconds=_number(environment, "MLTRADING_SYMBOL_SECONDS", int, cls.symbol_seconds, 1),
+            symbol_memory_mb=_number(
+                environment, "MLTRADING_SYMBOL_MEMORY_MB", int, cls.symbol_memory_mb, 32
+            ),
+            collect_memory_mb=_number(
+                environment, "MLTRADING_COLLECT_MEMORY_MB", int, cls.collect_memory_mb, 32
+            ),
+        )
+
+
+def _number(
+    environment: Mapping[str, str],
+    name: str,
+    kind: Callable[[str], _Number],
+    default: _Number,
+    least: _Number,
+) -> _Number:
+    text = environment.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    # NaN fails the comparison too.
+    if value is None or not least <= value < 1e9:
+        raise UsageError(
+            f"{name}={text!r}: give a number of at least {least}, or unset it (default {default})"
+        )
+    return value
+
+
+def _path(environment: Mapping[str, str], name: str, default: Path) -> Path:
+    text = environment.get(name, "")
+    return Path(text) if text else default
+
+
+def _url(environment: Mapping[str, str], name: str) -> str | None:
+    text = environment.get(name, "").strip().rstrip("/")
+    if text and not text.startswith(("http://", "https://")):
+        raise UsageError(f"{name}={text!r}: give a URL that starts with http:// or https://, or unset it")
+    return text or None

@@ -1,0 +1,103 @@
+"""processing_history: the audit log of every run, step, symbol and try."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from include.mltrading.store.connection import Connection
+from include.mltrading.store.queries import query
+
+OK = "ok"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of one step of a run. window_end: the instant up to which the run works, UTC."""
+
+    dag_id: str
+    run_id: str
+    step: str
+    try_number: int
+    correlation_id: str
+    window_end: datetime
+
+    def key(self) -> dict[str, object]:
+        """The columns that, with a symbol, identify a row."""
+        return {"dag_id": self.dag_id, "run_id": self.run_id, "step": self.step, "try": self.try_number}
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the latest try of a symbol ended."""
+
+    symbol: str
+    status: str
+    rows_written: int | None
+    error: str | None
+
+
+def claim(connection: Connection, attempt: Attempt, symbols: Sequence[str]) -> None:
+    """Commit a `running` row for each symbol."""
+    connection.execute(
+        query("claim_symbols"),
+        {
+            **attempt.key(),
+            "correlation_id": attempt.correlation_id,
+            "window_end": attempt.window_end,
+            "symbols": list(symbols),
+        },
+    )
+
+
+def finish(
+    connection: Connection, attempt: Attempt, symbol: str, started_at: datetime, rows_written: int
+) -> None:
+    """Turn the symbol's row to `ok`; call it inside the transaction of the data, in the symbol's process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    connection.execute(
+        query("finish_symbol"),
+        {
+            **attempt.key(),
+            "symbol": symbol,
+            "started_at": started_at,
+            "rows_written": rows_written,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_memory_bytes": usage.ru_maxrss * 1024,
+        },
+    )
+
+
+def fail(
+    connection: Connection,
+    attempt: Attempt,
+    symbol: str,
+    status: str,
+    error: str | None,
+    cpu_seconds: float,
+    peak_memory_bytes: int,
+) -> None:
+    """Turn a `running` row to another outcome; a committed `ok` stays."""
+    connection.execute(
+        query("fail_symbol"),
+        {
+            **attempt.key(),
+            "symbol": symbol,
+            "status": status,
+            "error": error,
+            "cpu_seconds": cpu_seconds,
+            "peak_memory_bytes": peak_memory_bytes,
+        },
+    )
+
+
+def latest(
+    connection: Connection, dag_id: str, run_id: str, step: str, symbols: Sequence[str]
+) -> dict[str, Result]:
+    """The latest try of each symbol in a step of a run; symbols never attempted are absent."""
+    rows = connection.execute(
+        query("latest_tries"), {"dag_id": dag_id, "run_id": run_id, "step": step, "symbols": list(symbols)}
+    )
+    return {row[0]: Result(*row) for row in rows}

@@ -1,0 +1,91 @@
+"""Numbered SQL migrations: applied once, in order, each in a transaction of its own with its checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import LiteralString, NamedTuple
+
+from include.mltrading.errors import SchemaError
+from include.mltrading.store.connection import Connection
+from include.mltrading.store.queries import SQL_FOLDER, query
+
+MIGRATIONS_FOLDER = SQL_FOLDER / "migrations"
+_FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+_MIGRATE = "run `python -m include.mltrading migrate`"
+
+
+class Migration(NamedTuple):
+    """One file of sql/migrations/."""
+
+    version: int
+    name: str
+    checksum: str
+    statements: LiteralString
+
+
+def available(folder: Path = MIGRATIONS_FOLDER) -> list[Migration]:
+    """The migrations that the program brings, by version.
+
+    Raises SchemaError for a file name that is not NNNN_name.sql, or a number used twice or left out.
+    """
+    migrations = []
+    for path in sorted(folder.glob("*.sql")):
+        match = _FILE_NAME.fullmatch(path.name)
+        if not match:
+            raise SchemaError(f"migration {path.name}: name it NNNN_what_it_does.sql")
+        content = path.read_bytes()
+        checksum = hashlib.sha256(content).hexdigest()
+        migrations.append(Migration(int(match[1]), path.stem, checksum, content.decode()))
+    for expected, migration in enumerate(migrations, start=1):
+        if migration.version != expected:
+            raise SchemaError(f"migration {migration.name}: number {expected:04d} is expected here")
+    return migrations
+
+
+def migrate(connection: Connection, folder: Path = MIGRATIONS_FOLDER) -> list[str]:
+    """Apply what is missing and return the names applied; two callers at once take turns.
+
+    Raises SchemaError, with nothing applied, when an applied file was edited or the database is newer
+    than the program.
+    """
+    migrations = available(folder)
+    with connection.transaction():
+        # One number for "the schema of this database"; concurrent callers wait here.
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('mltrading:migrate', 0))")
+        connection.execute(query("create_schema_migrations"))
+        missing = _missing(connection, migrations)
+        for migration in missing:
+            connection.execute(migration.statements)
+            connection.execute(
+                query("record_migration"),
+                {"version": migration.version, "name": migration.name, "checksum": migration.checksum},
+            )
+    return [migration.name for migration in missing]
+
+
+def require_current_schema(connection: Connection, folder: Path = MIGRATIONS_FOLDER) -> None:
+    """Raise SchemaError, naming the remedy, unless exactly the program's migrations are applied."""
+    row = connection.execute(query("schema_migrations_exists")).fetchone()
+    if row is None or not row[0]:
+        raise SchemaError(f"the database has no schema yet: {_MIGRATE}")
+    missing = _missing(connection, available(folder))
+    if missing:
+        raise SchemaError(f"the database schema is old, it lacks {missing[0].name}: {_MIGRATE}")
+
+
+def _missing(connection: Connection, migrations: list[Migration]) -> list[Migration]:
+    by_version = {migration.version: migration for migration in migrations}
+    applied = set()
+    for version, name, checksum in connection.execute(query("applied_migrations")):
+        known = by_version.get(version)
+        if known is None:
+            raise SchemaError(f"the database schema is newer than the program ({name}): update the program")
+        if known.checksum != checksum:
+            raise SchemaError(
+                f"migration {name} was edited after it was applied: restore sql/migrations/{known.name}.sql "
+                "and put the change into a new migration"
+            )
+        applied.add(version)
+    return [migration for migration in migrations if migration.version not in applied]

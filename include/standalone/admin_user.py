@@ -1,0 +1,28 @@
+"""Create Airflow's administrator: `python -m include.standalone.admin_user NAME`, password on stdin.
+
+`airflow users create` takes the password on its command line, where every user of the machine sees it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+
+
+def main(name: str, password: str) -> None:
+    """Create user `name` with role Admin, or give an existing one this password."""
+    with get_application_builder() as builder:
+        manager = builder.sm
+        user = manager.find_user(username=name)
+        if user is not None:
+            manager.reset_password(user.id, password)
+            return
+        role = manager.find_role("Admin")
+        # The address is a formality of the user table; nothing is ever sent to it.
+        if not manager.add_user(name, "Local", "Administrator", f"{name}@localhost.invalid", role, password):
+            raise SystemExit(f"Airflow refused to create the user {name}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.stdin.read().strip())

@@ -1,0 +1,66 @@
+"""`make run`: the real thing on this machine, against Yahoo, the DAGs on their schedules, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+from urllib.parse import urlsplit
+
+from curl_cffi import requests
+
+from include.mltrading.pipeline.validate import validate
+from include.mltrading.settings import Settings
+from include.standalone import airflow
+from include.standalone.demo import COLLECTION, FEATURES, LOAD, parsed, say, step, until
+from include.standalone.runs import connect_metadata
+from include.standalone.stack import Stack
+
+_YAHOO = "https://query2.finance.yahoo.com"
+
+
+def main(arguments: list[str]) -> int:
+    """Start everything and wait; leaves by Ctrl-C or an error."""
+    argparse.ArgumentParser(prog="make run", description=__doc__).parse_args(arguments)
+    settings = Settings.from_environment()
+    validate(settings)
+    _preflight(settings)
+    with Stack(report=say) as stack:
+        with step("starting PostgreSQL"):
+            url = stack.start_database()
+        with step("migrating the market database"):
+            stack.run("-m", "include.mltrading", "migrate")
+        with step("starting Airflow's scheduler"):
+            stack.start_scheduler()
+        with step("starting Airflow's web server"):
+            address = stack.start_webserver()
+        with connect_metadata(stack) as metadata, step("unpausing the DAGs"):
+            until(stack, "the scheduler to parse the DAGs", lambda: parsed(metadata))
+            # The collection first: the features' gate looks for its run.
+            for dag_id in (LOAD, COLLECTION, FEATURES):
+                stack.airflow("dags", "unpause", dag_id)
+        say(
+            f"\nAirflow UI   {address}\n"
+            f"             user {airflow.ADMIN}, password {airflow.admin_password(stack.state)}\n"
+            f"PostgreSQL   psql '{url}'\n"
+            f"First load   trigger {LOAD} in the UI: a year of bars for every symbol\n"
+            "On weekdays from 9:00 to 16:00 New York, bars and features follow by themselves. Ctrl-C ends it."
+        )
+        stack.wait()
+    return 0
+
+
+def _preflight(settings: Settings) -> None:
+    """Say whether Yahoo can be reached; the system starts either way, and each failed symbol says so too."""
+    base = settings.yahoo_url or _YAHOO
+    try:
+        # Any answer will do; a plain client would be turned away at the door.
+        status = requests.get(base, timeout=10, impersonate="chrome", allow_redirects=False).status_code
+    except (requests.RequestsError, OSError, http.client.HTTPException) as error:
+        proxy = " through the proxy" if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") else ""
+        say(
+            f"WARNING: {urlsplit(base).netloc} cannot be reached{proxy} ({type(error).__name__}): "
+            "collections will fail until it can, and no other data takes its place"
+        )
+    else:
+        say(f"{urlsplit(base).netloc} answers ({status})")

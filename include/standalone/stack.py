@@ -1,0 +1,371 @@
+"""The processes of a bare-machine run: started, watched, and ended together.
+
+    with Stack() as stack:
+        stack.start_database()
+        stack.export("MLTRADING_YAHOO_URL", stack.start_simulator("--seed", "1"))
+        stack.start_scheduler()
+        print(stack.start_webserver())
+        stack.wait()
+
+Leaving the block, by whatever way, ends every process it started and their descendants. What a kill -9
+of the whole stack leaves behind is ended by the next start: every process carries a random mark in its
+environment, so that a foreign one is never touched.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+import psycopg
+
+from include.standalone import airflow, processes
+from include.standalone.postgres import EmbeddedPostgres
+from include.standalone.processes import Process
+from include.standalone.state import (
+    PROJECT,
+    StandaloneError,
+    locked,
+    make_folder,
+    state_folder,
+    write_private,
+)
+
+Found = TypeVar("Found")
+
+MARK = "MLTRADING_STACK"
+_TAIL_LINES = 15
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGHUP arrived; like KeyboardInterrupt, no ordinary `except` catches it.
+
+    exit_code: 128 + the signal's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process of the stack. name: as given; log: the file with its output since this start."""
+
+    name: str
+    log: Path
+    child: subprocess.Popen[bytes]
+
+    def tail(self) -> str:
+        """The last lines of the log, indented."""
+        lines = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+        return "\n".join(f"    {line}" for line in lines)
+
+
+class Stack:
+    """One installation's running processes; at most one per state folder at a time.
+
+    state: the state folder (default: `state_folder()`).
+    market_database: the database on the embedded server, unless MLTRADING_DATABASE_URL is set.
+    metadata_database: the one Airflow keeps its own tables in.
+    binaries: a folder with PostgreSQL's binaries (default: the wheel's).
+    report: called with one-line messages a person should see.
+    """
+
+    # Seconds a process has to end by itself before it is killed.
+    patience = 10.0
+
+    def __init__(
+        self,
+        state: Path | None = None,
+        *,
+        market_database: str = airflow.MARKET_DATABASE,
+        metadata_database: str = airflow.METADATA_DATABASE,
+        binaries: Path | None = None,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self.state = (state or state_folder()).absolute()
+        self.postgres = EmbeddedPostgres(self.state, binaries=binaries, report=report)
+        self.market_database = market_database
+        self.metadata_database = metadata_database
+        # Every process started from now on gets it; complete once start_database() has returned.
+        self.environment: dict[str, str] = dict(os.environ)
+        self._report = report
+        self._token = secrets.token_hex(16)
+        self._exported: dict[str, str] = {}
+        self._started: list[Started] = []
+        self._database_used = False
+        self._handlers: dict[int, object] = {}
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Stack:
+        make_folder(self.state, 0o711)
+        with locked(self.state / "stack_lock"):
+            record = read_record(self.state)
+            if record is not None:
+                if record.process is not None and record.process.alive():
+                    raise StandaloneError(
+                        f"already running here as pid {record.process.pid}: end it first "
+                        f"(Ctrl-C in its terminal, or `kill {record.process.pid}`)"
+                    )
+                self._end(f"{MARK}={record.token}", self.patience / 2)
+            self._write_record()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self._handlers[number] = signal.signal(number, _raise_stopped)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every process, the database last; takes at most ~15 s and leaves no process and no port."""
+        # A second Ctrl-C must not leave half of them behind.
+        quiet = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *self._handlers)}
+        try:
+            self._end(f"{MARK}={self._token}", self.patience)
+            self._started.clear()
+            if self._database_used:
+                self.postgres.stop()
+                self._database_used = False
+            record = read_record(self.state)
+            if record is not None and record.token == self._token:
+                self._write_record(over=True)
+        finally:
+            for number, handler in quiet.items():
+                signal.signal(number, self._handlers.get(number, handler))  # type: ignore[arg-type]
+            self._handlers.clear()
+
+    def export(self, name: str, value: str) -> None:
+        """Set a variable for every process started from now on, and for `make shell` while this runs."""
+        self._exported[name] = value
+        self.environment[name] = value
+        self._write_record()
+
+    # Starting -----------------------------------------------------------------------------------------
+
+    def start_database(self) -> str:
+        """Start PostgreSQL with both databases and prepare Airflow's; the market database's URL.
+
+        Raises StandaloneError.
+        """
+        self.postgres.start()
+        self._database_used = True
+        self.postgres.ensure_database(self.metadata_database)
+        if airflow.foreign_database_url(self.postgres) is None:
+            self.postgres.ensure_database(self.market_database, airflow.MARKET_CONNECTION_LIMIT)
+        airflow.vacate_web_port(self.state, self._report)
+        self.environment |= airflow.airflow_environment(
+            self.state,
+            self.postgres,
+            market_database=self.market_database,
+            metadata_database=self.metadata_database,
+        )
+        self.environment |= self._exported
+        self.environment[MARK] = self._token
+        airflow.prepare_airflow(self.environment, self.postgres, self._report)
+        return self.environment["MLTRADING_DATABASE_URL"]
+
+    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Started:
+        """Start `argv` in the project folder, output to logs/NAME.log.
+
+        env: variables beside those of `environment`. Raises StandaloneError when it cannot be started.
+        """
+        log = make_folder(self.state / "logs", 0o700) / f"{name}.log"
+        with log.open("wb") as file:
+            try:
+                child = processes.launch(
+                    argv,
+                    log=file,
+                    cwd=PROJECT,
+                    # Unbuffered: the log says at once what the process says.
+                    env={**self.environment, "PYTHONUNBUFFERED": "1", **(env or {}), MARK: self._token},
+                )
+            except OSError as error:
+                raise StandaloneError(f"cannot start {name} ({argv[0]}): {error.strerror}") from error
+        started = Started(name, log, child)
+        self._started.append(started)
+        return started
+
+    def start_simulator(self, *arguments: str, timeout: float = 30.0) -> str:
+        """Start the market simulator on a free port; its URL."""
+        argv = [sys.executable, "-m", "include.market_simulator", "--port", "0", *arguments]
+        simulator = self.start("simulator", argv)
+        found = self._until(
+            "the market simulator prints its address",
+            timeout,
+            lambda: re.search(r"^http://127\.0\.0\.1:\d+$", simulator.log.read_text(), re.MULTILINE),
+        )
+        return found.group()
+
+    def start_scheduler(self, timeout: float = 60.0) -> Started:
+        """Start Airflow's scheduler and wait for its first heartbeat."""
+        metadata = self.postgres.url(self.metadata_database)
+        with psycopg.connect(metadata, autocommit=True) as connection:
+            newest = "SELECT coalesce(max(id), 0) FROM job WHERE job_type = 'SchedulerJob'"
+            before = connection.execute(newest).fetchone()
+            # The UI reads task logs from the disk; the log server would listen on all interfaces.
+            scheduler = self.start(
+                "scheduler", [sys.executable, "-m", "airflow", "scheduler", "--skip-serve-logs"]
+            )
+            self._until(
+                "the scheduler's first heartbeat",
+                timeout,
+                lambda: connection.execute(newest).fetchone() != before,
+            )
+        return scheduler
+
+    def start_webserver(self, timeout: float = 120.0) -> str:
+        """Start Airflow's web server and wait until it answers; its URL."""
+        # Their names hold the pid of a server that was killed; a new one would refuse to start.
+        for left_over in (self.state / "airflow").glob("airflow-webserver*.pid"):
+            left_over.unlink()
+        url = self.environment["AIRFLOW__WEBSERVER__BASE_URL"]
+        port = int(self.environment["AIRFLOW__WEBSERVER__WEB_SERVER_PORT"])
+        self.start("webserver", [sys.executable, "-m", "airflow", "webserver"])
+        self._until("the web server's answer", timeout, lambda: _healthy(port))
+        return url
+
+    def airflow(self, *arguments: str) -> str:
+        """Run an Airflow command, `stack.airflow("dags", "list")`; its standard output.
+
+        Raises StandaloneError with the command's last line when it fails.
+        """
+        return self.run("-m", "airflow", *arguments)
+
+    def run(self, *arguments: str, input: str = "") -> str:
+        """Run this Python with `arguments` in the stack's environment; its standard output.
+
+        Raises StandaloneError with the command's last line when it fails.
+        """
+        return airflow.run(self.environment, *arguments, input=input)
+
+    # Watching -----------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise StandaloneError, with the end of its log, when one of the processes has ended."""
+        for started in self._started:
+            code = started.child.poll()
+            if code is not None:
+                how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+                raise StandaloneError(
+                    f"{started.name} ended ({how}); {started.log} ends with\n{started.tail()}"
+                )
+        if self._database_used and not self.postgres.running():
+            raise StandaloneError(f"PostgreSQL ended: see {self.postgres.log}")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait `seconds`, and check() meanwhile."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.check()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.5))
+
+    def wait(self) -> None:
+        """Wait until a signal arrives (KeyboardInterrupt, Stopped) or a process ends (StandaloneError)."""
+        while True:
+            self.sleep(60)
+
+    def _until(self, what: str, timeout: float, probe: Callable[[], Found | None]) -> Found:
+        """The first true answer of `probe`, asked again and again."""
+        deadline = time.monotonic() + timeout
+        while True:
+            found = probe()
+            if found:
+                return found
+            self.check()
+            if time.monotonic() > deadline:
+                last = self._started[-1]
+                raise StandaloneError(
+                    f"waited {timeout:.0f} s in vain for {what}; {last.log} ends with\n{last.tail()}"
+                )
+            time.sleep(0.1)
+
+    # Ending -------------------------------------------------------------------------------------------
+
+    def _end(self, mark: str, patience: float) -> None:
+        """End every process that carries `mark`: asked first, forced after `patience` seconds."""
+        begun = time.monotonic()
+        # Those we started end their children in order. The scheduler, though, waits for running tasks:
+        # these are asked after two seconds, and Airflow will retry them.
+        own = [Process.of(started.child.pid) for started in self._started]
+        asked = {process for process in own if process is not None}
+        for process in asked:
+            processes.send(process, signal.SIGTERM)
+        while alive := set(processes.marked(mark)):
+            passed = time.monotonic() - begun
+            for process in alive - asked if passed > 2 or not self._started else ():
+                processes.send(process, signal.SIGTERM)
+                asked.add(process)
+            for process in alive if passed > patience else ():
+                processes.send(process, signal.SIGKILL)
+            for started in self._started:
+                started.child.poll()
+            time.sleep(0.05)
+        for started in self._started:
+            started.child.wait()
+
+    def _write_record(self, *, over: bool = False) -> None:
+        content = {
+            "process": "" if over else str(Process.current()),
+            "token": self._token,
+            "market_database": self.market_database,
+            "metadata_database": self.metadata_database,
+            "exported": {} if over else self._exported,
+        }
+        write_private(self.state / "stack.json", json.dumps(content))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of the last stack. process: None when it ended in order. exported: see Stack.export."""
+
+    process: Process | None
+    token: str
+    market_database: str
+    metadata_database: str
+    exported: dict[str, str]
+
+
+def read_record(state: Path) -> Record | None:
+    """The last stack of this installation, running or not; None when there was none."""
+    path = state / "stack.json"
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    return Record(
+        Process.parse(content["process"]),
+        content["token"],
+        content["market_database"],
+        content["metadata_database"],
+        content["exported"],
+    )
+
+
+def _raise_stopped(number: int, _: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    connection.close()
+    return False

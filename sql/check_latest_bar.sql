@@ -1,0 +1,1 @@
+SELECT MAX(timestamp) FROM market_data

@@ -1,0 +1,119 @@
+"""Fixtures of all tests: a real PostgreSQL, a fresh market database, a market simulator, the command line."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.market_simulator import MarketSimulator
+from include.mltrading.settings import PROJECT_ROOT, Settings
+from include.standalone.postgres import EmbeddedPostgres
+
+# What a developer has exported must not reach the tests.
+for _name in [name for name in os.environ if name.startswith(("MLTRADING_", "AIRFLOW", "PG"))]:
+    del os.environ[_name]
+# For the tests that load DAG files in this process: nobody's own Airflow.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server of the test run's own."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), report=lambda line: None) as server:
+        yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: EmbeddedPostgres) -> str:
+    """Name of a migrated database, from which each test's own is copied."""
+    from include.mltrading.store.connection import connect
+    from include.mltrading.store.migrations import migrate
+
+    url = postgres.ensure_database("template_market", connection_limit=25)
+    with connect(Settings(database_url=url)) as connection:
+        migrate(connection)
+    return "template_market"
+
+
+@pytest.fixture
+def empty_database(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """URL of a new database without a schema."""
+    name = f"market_{uuid.uuid4().hex[:8]}"
+    yield postgres.ensure_database(name, connection_limit=25)
+    _drop(postgres, name)
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """URL of a new migrated market database, owned by the pipeline's role."""
+    name = f"market_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template} OWNER {migrated_template}")
+    yield f"{postgres.url(migrated_template).rpartition('/')[0]}/{name}"
+    _drop(postgres, name)
+
+
+def _drop(postgres: EmbeddedPostgres, name: str) -> None:
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def settings(database: str) -> Settings:
+    """Settings that point at the test's market database."""
+    return Settings(database_url=database)
+
+
+@pytest.fixture
+def simulator() -> Iterator[MarketSimulator]:
+    """A market simulator of the test's own."""
+    with MarketSimulator() as served:
+        yield served
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command line call left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """Standard output of --json."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli() -> Callable[..., Finished]:
+    """Call the command line as a user does: cli("collect", "--symbols", "AAPL", MLTRADING_DATABASE_URL=…)."""
+
+    def call(*arguments: str, cwd: Path = PROJECT_ROOT, **environment: str) -> Finished:
+        done = subprocess.run(
+            [sys.executable, "-m", "include.mltrading", *arguments],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT), **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return call

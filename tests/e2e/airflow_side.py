@@ -1,0 +1,65 @@
+"""What the tests need Airflow's own code for: one JSON command a line in, one JSON answer a line out.
+
+A process of its own in the installation's environment, kept for many commands, since importing Airflow and
+the DAGs takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import datetime
+from typing import Any
+
+from airflow.models import DagBag, DagRun
+from airflow.utils.state import DagRunState
+from airflow.utils.types import DagRunType
+
+
+def main() -> None:
+    """Answer commands until the input ends."""
+    # What Airflow prints must not mix with the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    bag = DagBag(include_examples=False)
+    assert not bag.import_errors, bag.import_errors
+    commands = {"plant": plant, "clear": clear, "ticks": ticks}
+    for line in sys.stdin:
+        name, dag_id, *arguments = json.loads(line)
+        print(json.dumps(commands[name](bag.dags[dag_id], *arguments)), file=answers, flush=True)
+
+
+def plant(dag: Any, tick: str) -> str:
+    """A queued scheduled run of a past tick, exactly as the scheduler would have created it; its run id."""
+    interval = dag.timetable.infer_manual_data_interval(run_after=datetime.fromisoformat(tick))
+    assert interval.end == datetime.fromisoformat(tick), f"{tick} is no tick of {dag.dag_id}"
+    run = dag.create_dagrun(
+        run_id=dag.timetable.generate_run_id(
+            run_type=DagRunType.SCHEDULED, logical_date=interval.start, data_interval=interval
+        ),
+        run_type=DagRunType.SCHEDULED,
+        execution_date=interval.start,
+        data_interval=interval,
+        state=DagRunState.QUEUED,
+        external_trigger=False,
+    )
+    return str(run.run_id)
+
+
+def clear(dag: Any, run_id: str, from_task: str | None) -> int:
+    """Clear a run, or one task of it and all that come after, as the UI's button does; how many instances."""
+    (run,) = DagRun.find(dag_id=dag.dag_id, run_id=run_id)
+    if from_task is not None:
+        dag = dag.partial_subset([from_task], include_upstream=False, include_downstream=True)
+    return int(dag.clear(start_date=run.logical_date, end_date=run.logical_date))
+
+
+def ticks(dag: Any, start: str, end: str) -> list[str]:
+    """The ticks that a backfill from `start` to `end` runs."""
+    between = dag.iter_dagrun_infos_between(datetime.fromisoformat(start), datetime.fromisoformat(end))
+    return [info.data_interval.end.isoformat() for info in between]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,452 @@
+"""Runs of the three DAGs through Airflow's own scheduler: their states, their record, what they store.
+
+Runs of past ticks are queued here exactly as the scheduler would have created them, so that no test waits for
+the clock; one test lets the scheduler create its own. Everything a test needs it makes itself, on a day of
+its own, so each can run alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from running_installation import SYMBOLS, Installation, bars_until, past_holiday, tick_of
+
+from include.mltrading.features.definitions import FEATURES as DEFINITIONS
+from include.mltrading.market.calendar import Session, is_session, new_york_date
+from include.standalone.demo import COLLECTION, FEATURES, LOAD
+from include.standalone.runs import DagRun, newest_run
+
+pytestmark = pytest.mark.e2e
+
+SERVED = dict.fromkeys(SYMBOLS, "success")
+
+
+@pytest.fixture(scope="module")
+def loaded(installation: Installation) -> DagRun:
+    """The on-demand run that has loaded a year of every symbol."""
+    installation.stack.airflow("dags", "unpause", LOAD)
+    return installation.trigger("load_all", period="1y")
+
+
+@pytest.fixture(scope="module")
+def created(installation: Installation, loaded: DagRun) -> tuple[DagRun, DagRun]:
+    """The runs, both over, that the scheduler itself created when the scheduled DAGs were unpaused."""
+    installation.stack.airflow("dags", "unpause", "--treat-dag-id-as-regex", "--yes", ".*-production-.*")
+
+    def over(dag_id: str) -> DagRun:
+        newest = installation.until(
+            f"a scheduled run of {dag_id}",
+            lambda: newest_run(installation.metadata, dag_id, run_type="scheduled"),
+        )
+        return installation.ended(dag_id, newest.run_id)
+
+    return over(COLLECTION), over(FEATURES)
+
+
+@pytest.fixture(scope="module")
+def scheduled(installation: Installation, created: tuple[DagRun, DagRun]) -> Installation:
+    """The installation with all symbols loaded and all DAGs unpaused, their latest ticks done."""
+    return installation
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A tick whose features run had to wait. environments: of the collecting processes, as they ran."""
+
+    day: Session
+    collection: DagRun
+    features: DagRun
+    environments: list[dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def gated(scheduled: Installation) -> Gated:
+    """A tick at which one symbol's answer takes four seconds, while the gate is already asking."""
+    day = scheduled.next_day()
+    with scheduled.fault("slow", "MSFT", seconds=4.0):
+        run_ids = [
+            (dag_id, scheduled.plant(dag_id, tick_of(day, dag_id))) for dag_id in (COLLECTION, FEATURES)
+        ]
+        environments = scheduled.until("a collecting process", lambda: list(_task_environments("MSFT")))
+        collection, features = (scheduled.ended(dag_id, run_id) for dag_id, run_id in run_ids)
+    return Gated(day, collection, features, environments)
+
+
+def _task_environments(symbol: str) -> Iterator[dict[str, str]]:
+    """The environments of the processes that work on a symbol now."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            words = (folder / "cmdline").read_text(errors="replace").split("\0")
+            text = (folder / "environ").read_text(errors="replace")
+        except OSError:
+            continue  # gone, or another user's
+        if words[1:4] == ["-m", "include.mltrading", "task"]:
+            variables = dict(line.split("=", 1) for line in text.split("\0") if "=" in line)
+            if f'"symbols": ["{symbol}"]' in variables.get("MLTRADING_TASK", ""):
+                yield variables
+
+
+# One run of each DAG ------------------------------------------------------------------------------------
+
+
+def test_an_on_demand_run_maps_over_every_symbol_and_shows_it_as_the_label(
+    installation: Installation, loaded: DagRun
+) -> None:
+    assert loaded.state == "success"
+    assert installation.states(loaded) == {
+        "prepare_database": "success",
+        "plan_symbols": "success",
+        "collect_symbol": SERVED,
+        "publish_bars": "success",
+        "compute_features": SERVED,
+        "publish_features": "success",
+        "verify_pipeline": "success",
+    }
+
+
+def test_every_symbol_of_a_run_has_a_ledger_row_with_its_own_cpu_time_and_memory(
+    installation: Installation, loaded: DagRun
+) -> None:
+    rows = installation.market.execute(
+        "SELECT step, symbol, try, status, cpu_seconds, peak_memory_bytes FROM processing_history"
+        " WHERE dag_id = %s AND run_id = %s ORDER BY step, symbol",
+        (loaded.dag_id, loaded.run_id),
+    ).fetchall()
+    assert [row[:4] for row in rows] == [
+        (step, symbol, 1, "ok") for step in ("collect_symbol", "compute_features") for symbol in SYMBOLS
+    ]
+    used = {row[4:] for row in rows}
+    assert len(used) == len(rows), "processes of their own never use exactly the same"
+    assert all(cpu > 0 and memory > 1_000_000 for cpu, memory in used)
+
+
+def test_a_loaded_year_has_a_feature_row_for_every_final_bar_null_exactly_in_the_warm_up(
+    installation: Installation, loaded: DagRun
+) -> None:
+    columns = sql.SQL(", ").join(
+        sql.SQL("array_agg({} IS NULL ORDER BY f.timestamp)").format(sql.Identifier(feature.column))
+        for feature in DEFINITIONS
+    )
+    query = sql.SQL(
+        "SELECT count(*), count(f.timestamp), {} FROM market_data AS b"
+        " LEFT JOIN feature_engineered_data AS f USING (symbol, timestamp)"
+        " WHERE b.symbol = %s AND b.is_final AND b.created_at <= %s"
+    ).format(columns)
+    for symbol in SYMBOLS:
+        bars, rows, *nulls = installation.market.execute(query, (symbol, loaded.ended)).fetchone() or ()
+        assert bars == rows > 1_650, f"{symbol}: a year has some 1,750 bars"
+        for feature, is_null in zip(DEFINITIONS, nulls, strict=True):
+            assert is_null == [True] * feature.first_bar + [False] * (bars - feature.first_bar), (
+                f"{symbol} {feature.column}"
+            )
+
+
+def test_an_on_demand_run_of_some_symbols_touches_only_those(
+    installation: Installation, loaded: DagRun
+) -> None:
+    run = installation.trigger("load_one", symbols=["IBM"], period="1mo")
+
+    assert run.state == "success"
+    states = installation.states(run)
+    assert states["collect_symbol"] == states["compute_features"] == {"IBM": "success"}
+    assert [row[:4] for row in installation.ledger(run)] == [
+        ("collect_symbol", "IBM", 1, "ok"),
+        ("compute_features", "IBM", 1, "ok"),
+    ]
+
+
+def test_the_scheduler_itself_runs_the_latest_tick_of_both_dags_when_they_are_unpaused(
+    installation: Installation, created: tuple[DagRun, DagRun]
+) -> None:
+    collection, features = created
+    assert collection.state == features.state == "success"
+    bars, computed = installation.states(collection), installation.states(features)
+    if not is_session(new_york_date(collection.tick)):
+        assert _flat(bars) == {"skipped"}
+    else:
+        assert _flat(bars) == {"success"}
+        assert {row[5] for row in installation.ledger(collection)} == {collection.tick}
+    if features.tick == collection.tick + timedelta(minutes=5) and _flat(bars) == {"success"}:
+        assert _flat(computed) == {"success"}
+    else:
+        # Between a collection's tick and the features', the latest ticks belong to two different hours.
+        assert _flat(computed) == {"skipped"}
+
+
+def test_the_gate_looks_while_the_collection_runs_and_opens_when_its_bars_are_published(
+    scheduled: Installation, gated: Gated
+) -> None:
+    assert (gated.collection.state, gated.features.state) == ("success", "success")
+    log = scheduled.log(gated.features, "wait_for_bars")
+    assert "Rescheduling task" in log, "no look came too early"
+    assert re.search(r"Rescheduling task.*Success criteria met", log, re.DOTALL)
+    looked = scheduled.metadata.execute(
+        "SELECT count(*) FROM task_reschedule AS look JOIN task_instance AS publish"
+        " ON publish.dag_id = %s AND publish.run_id = %s AND publish.task_id = 'publish_bars'"
+        " WHERE look.dag_id = %s AND look.run_id = %s AND look.task_id = 'wait_for_bars'"
+        " AND look.start_date > %s AND look.end_date < publish.end_date",
+        (COLLECTION, gated.collection.run_id, FEATURES, gated.features.run_id, gated.collection.begun),
+    ).fetchone()
+    assert looked is not None
+    assert looked[0] >= 1
+
+
+def test_a_scheduled_run_stores_the_bars_that_had_ended_by_its_tick_and_their_features(
+    scheduled: Installation, gated: Gated
+) -> None:
+    tick = tick_of(gated.day)
+    expected = bars_until(gated.day, tick)
+    assert len(expected) == 2
+    assert scheduled.states(gated.collection) == {
+        "check_session": "success",
+        "collect_symbol": SERVED,
+        "publish_bars": "success",
+        "verify_bars": "success",
+    }
+    assert scheduled.states(gated.features) == {
+        "wait_for_bars": "success",
+        "compute_features": SERVED,
+        "publish_features": "success",
+        "verify_features": "success",
+    }
+    assert scheduled.ledger(gated.collection) == [
+        ("collect_symbol", symbol, 1, "ok", len(expected), tick) for symbol in SYMBOLS
+    ]
+    assert scheduled.ledger(gated.features) == [
+        ("compute_features", symbol, 1, "ok", len(expected), tick_of(gated.day, FEATURES))
+        for symbol in SYMBOLS
+    ]
+
+
+# Run states ---------------------------------------------------------------------------------------------
+
+
+def test_one_failed_symbol_makes_the_run_red_after_the_others_were_served(scheduled: Installation) -> None:
+    day = scheduled.next_day()
+    expected = bars_until(day, tick_of(day))
+    with scheduled.fault("status", "IBM", status=503):
+        collection, features = scheduled.run_tick(day)
+
+    assert (collection.state, features.state) == ("failed", "success")
+    assert scheduled.states(collection) == {
+        "check_session": "success",
+        "collect_symbol": {**SERVED, "IBM": "failed"},
+        "publish_bars": "success",
+        "verify_bars": "failed",
+    }
+    assert _flat(scheduled.states(features)) == {"success"}
+    assert "1 of 3" not in scheduled.log(collection, "verify_bars")
+    assert re.search(r"2 of 3 symbols served.*failed: IBM \(error", scheduled.log(collection, "verify_bars"))
+    for symbol in ("AAPL", "MSFT"):
+        assert scheduled.feature_rows(symbol, day.open) == expected
+    assert scheduled.final_bars("IBM", day.open) == []
+
+    # Clearing the run tries again what is missing.
+    assert scheduled.clear(collection).state == "success"
+    assert scheduled.final_bars("IBM", day.open) == expected
+
+
+def test_too_few_symbols_close_the_gate_and_clearing_both_runs_repairs_them(scheduled: Installation) -> None:
+    day = scheduled.next_day()
+    expected = bars_until(day, tick_of(day))
+    with scheduled.fault("status", "AAPL", "IBM", status=503):
+        collection, features = scheduled.run_tick(day)
+
+    assert (collection.state, features.state) == ("failed", "failed")
+    assert scheduled.states(collection) == {
+        "check_session": "success",
+        "collect_symbol": {"AAPL": "failed", "IBM": "failed", "MSFT": "success"},
+        "publish_bars": "failed",
+        "verify_bars": "upstream_failed",
+    }
+    assert _with_unmapped(scheduled.states(features)) == {
+        "wait_for_bars": "failed",
+        "compute_features": "upstream_failed",
+        "publish_features": "skipped",
+        "verify_features": "upstream_failed",
+    }
+    assert f"clear it in {COLLECTION}, then clear this task" in scheduled.log(features, "wait_for_bars")
+    assert scheduled.ledger(features) == []
+    assert scheduled.feature_rows("MSFT", day.open) == []
+
+    assert scheduled.clear(collection).state == "success"
+    assert scheduled.clear(features, "wait_for_bars").state == "success"
+    for symbol in SYMBOLS:
+        assert scheduled.feature_rows(symbol, day.open) == expected
+
+
+def test_a_run_without_any_served_symbol_fails(scheduled: Installation) -> None:
+    day = scheduled.next_day()
+    with scheduled.fault("status", *SYMBOLS, status=503):
+        run = scheduled.ended(COLLECTION, scheduled.plant(COLLECTION, tick_of(day)))
+
+    assert run.state == "failed"
+    assert scheduled.states(run) == {
+        "check_session": "success",
+        "collect_symbol": dict.fromkeys(SYMBOLS, "failed"),
+        "publish_bars": "failed",
+        "verify_bars": "upstream_failed",
+    }
+    assert {row[3] for row in scheduled.ledger(run)} == {"error"}
+
+
+def test_both_runs_of_an_exchange_holiday_skip_themselves_and_are_green(scheduled: Installation) -> None:
+    holiday = past_holiday()
+    ids = [(dag_id, scheduled.plant(dag_id, tick_of(holiday, dag_id))) for dag_id in (COLLECTION, FEATURES)]
+    runs = [scheduled.ended(dag_id, run_id) for dag_id, run_id in ids]
+
+    for run in runs:
+        assert run.state == "success"
+        assert run.duration < timedelta(minutes=1)
+        assert _flat(scheduled.states(run)) == {"skipped"}
+        assert scheduled.ledger(run) == []
+    assert f"{holiday} is no session of the exchange" in scheduled.log(runs[0], "check_session")
+
+
+def test_a_features_run_whose_collection_never_existed_skips_and_says_why(scheduled: Installation) -> None:
+    """As after unpausing between the two ticks of an hour."""
+    day = scheduled.next_day()
+    run = scheduled.ended(FEATURES, scheduled.plant(FEATURES, tick_of(day, FEATURES)))
+
+    assert run.state == "success"
+    assert run.duration < timedelta(seconds=30)
+    assert _flat(scheduled.states(run)) == {"skipped"}
+    assert scheduled.ledger(run) == []
+    log = scheduled.log(run, "wait_for_bars")
+    assert f"{COLLECTION} has no run for the tick {tick_of(day):%Y-%m-%d %H:%M}" in log
+    assert "it was not running then" in log
+
+
+# Repeating ----------------------------------------------------------------------------------------------
+
+
+def test_clearing_an_old_tick_repeats_it_at_the_same_instant_and_writes_nothing(
+    scheduled: Installation,
+) -> None:
+    day = scheduled.next_day()
+    collection, features = scheduled.run_tick(day)
+    # The rest of the day is collected meanwhile: bars that were running at the old tick are final now.
+    until = (day.close + timedelta(hours=1)).isoformat()
+    scheduled.stack.run("-m", "include.mltrading", "collect", "--end", until)
+    scheduled.stack.run("-m", "include.mltrading", "features")
+    stored = scheduled.everything_stored()
+    assert len(scheduled.final_bars("IBM", day.open)) == 7
+
+    again = scheduled.clear(collection), scheduled.clear(features)
+
+    assert [run.state for run in again] == ["success", "success"]
+    for run, dag_id in zip(again, (COLLECTION, FEATURES), strict=True):
+        rows = scheduled.ledger(run)
+        assert [row[2:] for row in rows if row[2] == 2] == [(2, "ok", 0, tick_of(day, dag_id))] * 3
+        assert {row[5] for row in rows} == {tick_of(day, dag_id)}
+    assert scheduled.everything_stored() == stored
+
+
+def test_clearing_an_on_demand_run_repeats_the_instant_of_its_trigger(
+    installation: Installation, loaded: DagRun
+) -> None:
+    run = installation.trigger("load_again", symbols=["AAPL"], period="1mo")
+
+    assert installation.clear(run).state == "success"
+    rows = installation.ledger(run)
+    assert [row[:4] for row in rows] == [
+        (step, "AAPL", number, "ok") for step in ("collect_symbol", "compute_features") for number in (1, 2)
+    ]
+    assert len({row[5] for row in rows}) == 1
+
+
+# Secrets ------------------------------------------------------------------------------------------------
+
+
+def test_the_working_process_sees_its_connection_and_nothing_of_airflows(
+    scheduled: Installation, gated: Gated
+) -> None:
+    assert gated.environments
+    password = _password(scheduled)
+    for variables in gated.environments:
+        assert variables["PGPASSWORD"] == password
+        airflows = {name for name in variables if name.startswith("AIRFLOW")}
+        assert airflows
+        assert all(name.startswith("AIRFLOW_CTX_") for name in airflows)
+        assert "MLTRADING_DATABASE_URL" not in variables
+        assert not any(_fernet_key(scheduled) in value for value in variables.values())
+
+
+def test_no_secret_is_kept_in_airflows_database_or_any_log(scheduled: Installation, gated: Gated) -> None:
+    secrets = [_password(scheduled), _fernet_key(scheduled)]
+    tables = [
+        row[0]
+        for row in scheduled.metadata.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    ]
+    assert {"rendered_task_instance_fields", "xcom", "serialized_dag", "dag_code", "log"} <= set(tables)
+    for table in tables:
+        assert not _holds(scheduled.metadata, table, secrets), f"a secret in Airflow's table {table}"
+    # Both searches do find what is there.
+    assert _holds(scheduled.metadata, "xcom", ["AAPL"])
+    assert _holds(scheduled.metadata, "rendered_task_instance_fields", ["MSFT"])
+
+    logs = [
+        path
+        for folder in (scheduled.stack.state / "logs", scheduled.stack.state / "airflow" / "logs")
+        for path in folder.rglob("*")
+        if path.is_file()
+    ]
+    assert any("collect_symbol" in str(path) for path in logs)
+    for path in logs:
+        text = path.read_text(errors="replace")
+        assert not any(secret in text for secret in secrets), f"a secret in {path}"
+
+
+def _holds(metadata: psycopg.Connection[object], table: str, texts: list[str]) -> bool:
+    """Whether any row of the table contains one of the texts, also inside of a bytea column."""
+    columns = metadata.execute(
+        "SELECT column_name, data_type FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND table_name = %s",
+        (table,),
+    ).fetchall()
+    as_text = sql.SQL(" || ' ' || ").join(
+        sql.SQL("coalesce(encode({}, 'escape'), '')" if kind == "bytea" else "coalesce({}::text, '')").format(
+            sql.Identifier(name)
+        )
+        for name, kind in columns  # type: ignore[misc]
+    )
+    query = sql.SQL(
+        "SELECT EXISTS (SELECT 1 FROM {}, unnest(%s::text[]) AS wanted WHERE strpos({}, wanted) > 0)"
+    ).format(sql.Identifier(table), as_text)
+    return metadata.execute(query, (texts,)).fetchone() == (True,)
+
+
+def _password(installation: Installation) -> str:
+    return str(conninfo_to_dict(installation.stack.environment["MLTRADING_DATABASE_URL"])["password"])
+
+
+def _fernet_key(installation: Installation) -> str:
+    return installation.stack.environment["AIRFLOW__CORE__FERNET_KEY"].rstrip("=")
+
+
+def _flat(states: dict[str, object]) -> set[object]:
+    """All states that occur."""
+    found: set[object] = set()
+    for state in states.values():
+        found |= set(state.values()) if isinstance(state, dict) else {state}
+    return found
+
+
+def _with_unmapped(states: dict[str, object]) -> dict[str, object]:
+    """One state for a mapped task whose instances all share it, whether or not they were made."""
+    return {
+        task_id: next(iter(set(state.values())))
+        if isinstance(state, dict) and len(set(state.values())) == 1
+        else state
+        for task_id, state in states.items()
+    }

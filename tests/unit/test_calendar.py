@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from include.mltrading.errors import UsageError
+from include.mltrading.market.calendar import (
+    NEW_YORK,
+    bars_of,
+    grid,
+    is_session,
+    last_sessions,
+    new_york_date,
+    sessions_between,
+)
+
+
+def new_york(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=NEW_YORK)  # type: ignore[misc,arg-type]
+
+
+@pytest.mark.parametrize(
+    ("day", "opens"),
+    [
+        (date(2025, 11, 26), True),
+        (date(2025, 11, 27), False),  # Thanksgiving
+        (date(2025, 11, 28), True),  # half day
+        (date(2025, 11, 29), False),  # Saturday
+        (date(2026, 1, 19), False),  # Martin Luther King Day, a Monday
+    ],
+)
+def test_holidays_and_weekends_are_no_sessions(day: date, opens: bool) -> None:
+    assert is_session(day) is opens
+
+
+def test_a_full_session_has_seven_bars_of_which_the_last_takes_half_an_hour() -> None:
+    [session] = sessions_between(date(2026, 1, 20), date(2026, 1, 20))
+    bars = bars_of(session)
+    assert [start.astimezone(NEW_YORK).strftime("%H:%M") for start, _ in bars] == [
+        "09:30", "10:30", "11:30", "12:30", "13:30", "14:30", "15:30",
+    ]  # fmt: skip
+    assert bars[-1][1] - bars[-1][0] == timedelta(minutes=30)
+    assert bars[-1][1].astimezone(NEW_YORK).strftime("%H:%M") == "16:00"
+
+
+def test_a_half_day_has_four_bars() -> None:
+    [session] = sessions_between(date(2025, 11, 28), date(2025, 11, 28))
+    assert len(bars_of(session)) == 4
+    assert bars_of(session)[-1][1] == new_york(2025, 11, 28, 13)
+
+
+def test_the_grid_follows_daylight_saving() -> None:
+    winter = grid(new_york(2026, 3, 6), new_york(2026, 3, 7))
+    summer = grid(new_york(2026, 3, 9), new_york(2026, 3, 10))
+    assert min(winter).astimezone(UTC).hour == 14
+    assert min(summer).astimezone(UTC).hour == 13
+    assert len(winter) == len(summer) == 7
+
+
+def test_the_grid_takes_the_start_of_its_window_and_leaves_the_end() -> None:
+    window = grid(new_york(2026, 1, 20, 10, 30), new_york(2026, 1, 20, 12, 30))
+    assert [start.astimezone(NEW_YORK).hour for start in window] == [10, 11]
+
+
+def test_before_the_open_todays_session_does_not_count() -> None:
+    monday_nine = new_york(2026, 1, 26, 9)
+    assert [session.day.day for session in last_sessions(3, monday_nine)] == [21, 22, 23]
+    assert [session.day.day for session in last_sessions(3, monday_nine + timedelta(hours=1))] == [22, 23, 26]
+
+
+def test_sessions_are_counted_over_holidays() -> None:
+    after = new_york(2025, 12, 1, 16)
+    assert [session.day.day for session in last_sessions(3, after)] == [26, 28, 1]
+
+
+def test_many_sessions_are_found() -> None:
+    assert len(last_sessions(60, new_york(2026, 1, 26, 12))) == 60
+
+
+def test_the_date_is_that_of_new_york() -> None:
+    assert new_york_date(datetime(2026, 1, 27, 3, tzinfo=UTC)) == date(2026, 1, 26)
+
+
+def test_a_date_beyond_the_calendar_is_refused() -> None:
+    with pytest.raises(UsageError, match="outside the known exchange calendar"):
+        is_session(date(2090, 1, 2))

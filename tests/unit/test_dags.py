@@ -1,0 +1,325 @@
+"""The three DAG files as Airflow loads them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from airflow.models import DagBag
+from airflow.models.mappedoperator import MappedOperator
+from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
+from airflow.serialization.serialized_objects import SerializedDAG
+
+from include.mltrading.airflow.apply_settings import load_settings
+from include.mltrading.market.symbols import read_symbols_file
+from include.mltrading.settings import PROJECT_ROOT, Settings
+
+LOAD = "complete-data-and-features-ondemand"
+COLLECTION = "yahoo-production-data-collection"
+FEATURES = "feature-engineering-production-subprocess"
+TASKS = {
+    LOAD: [
+        "prepare_database", "plan_symbols", "collect_symbol", "publish_bars", "compute_features",
+        "publish_features", "verify_pipeline",
+    ],
+    COLLECTION: ["check_session", "collect_symbol", "publish_bars", "verify_bars"],
+    FEATURES: ["wait_for_bars", "compute_features", "publish_features", "verify_features"],
+}  # fmt: skip
+
+
+def load() -> DagBag:
+    return DagBag(PROJECT_ROOT / "dags", include_examples=False, safe_mode=False)
+
+
+@pytest.fixture(scope="module")
+def dags() -> dict[str, Any]:
+    bag = load()
+    assert bag.import_errors == {}
+    return dict(bag.dags)
+
+
+@pytest.fixture
+def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], None]], Any]:
+    """Load the DAGs with a changed deployments file."""
+
+    def load_changed(change: Callable[[Any], None]) -> dict[str, Any]:
+        content = yaml.safe_load(Settings().deployments_file.read_text())
+        change(content)
+        path = tmp_path / "deployments.yaml"
+        path.write_text(yaml.safe_dump(content))
+        monkeypatch.setenv("MLTRADING_DEPLOYMENTS_FILE", str(path))
+        bag = load()
+        assert bag.import_errors == {}
+        return dict(bag.dags)
+
+    return load_changed
+
+
+def test_each_file_holds_the_one_dag_of_its_name(dags: dict[str, Any]) -> None:
+    assert set(dags) == set(TASKS)
+    for dag_id, dag in dags.items():
+        assert Path(dag.fileloc).stem == dag_id.replace("-", "_")
+
+
+def test_the_tasks_are_those_that_people_know(dags: dict[str, Any]) -> None:
+    for dag_id, tasks in TASKS.items():
+        assert [task.task_id for task in dags[dag_id].topological_sort()] == tasks
+
+
+def test_every_dag_keeps_the_rules_of_the_house(dags: dict[str, Any]) -> None:
+    for dag in dags.values():
+        assert dag.catchup is False
+        assert dag.max_active_runs == 1
+        assert dag.start_date.tzinfo is not None
+        assert dag.default_args["retries"] >= 2
+        assert dag.default_args["retry_exponential_backoff"] is True
+        assert dag.owner == "mltrading"
+        assert "mltrading" in dag.tags
+        assert dag.doc_md
+
+
+def test_every_param_explains_itself(dags: dict[str, Any]) -> None:
+    names = {dag_id: set(dag.params) for dag_id, dag in dags.items()}
+    assert names == {
+        LOAD: {"symbols", "period", "start", "end", "recompute_features"},
+        COLLECTION: {"symbols", "data_period"},
+        FEATURES: {"symbols", "initial_run"},
+    }
+    for dag in dags.values():
+        for name in dag.params:
+            param = dag.params.get_param(name)
+            assert param.description
+            assert param.schema["title"]
+
+
+def test_every_dag_can_be_stored_by_the_scheduler(dags: dict[str, Any]) -> None:
+    for dag in dags.values():
+        assert SerializedDAG.from_dict(SerializedDAG.to_dict(dag)).dag_id == dag.dag_id
+
+
+def test_a_task_per_symbol_is_mapped_and_named_after_it(dags: dict[str, Any]) -> None:
+    universe = read_symbols_file(Settings().symbols_file)
+    for dag_id, task_id in ((COLLECTION, "collect_symbol"), (FEATURES, "compute_features")):
+        task = dags[dag_id].get_task(task_id)
+        assert isinstance(task, MappedOperator)
+        # Known when the file is read: backfill deadlocks on a task that is mapped over a result.
+        assert task.get_parse_time_mapped_ti_count() == len(universe)
+        assert task.partial_kwargs["map_index_template"] == "{{ task.symbols | join(', ') }}"
+
+
+def test_more_symbols_in_a_task_make_fewer_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLTRADING_SYMBOLS_PER_TASK", "30")
+    task = load().dags[COLLECTION].get_task("collect_symbol")
+    assert isinstance(task, MappedOperator)
+    assert task.get_parse_time_mapped_ti_count() == 4
+
+
+def test_the_gate_waits_for_a_task_that_exists_and_is_not_mapped(dags: dict[str, Any]) -> None:
+    gates = [task for dag in dags.values() for task in dag.tasks if isinstance(task, ExternalTaskSensor)]
+    assert len(gates) == 1
+    for gate in gates:
+        assert gate.external_dag_id is not None
+        for task_id in gate.external_task_ids or []:
+            assert not isinstance(dags[gate.external_dag_id].get_task(task_id), MappedOperator)
+
+
+@pytest.mark.parametrize(
+    ("tick", "collection_tick"),
+    [
+        # Monday's first tick, an ordinary one, and the first after the change to summer time.
+        (datetime(2026, 1, 26, 14, 5, tzinfo=UTC), datetime(2026, 1, 26, 14, 0, tzinfo=UTC)),
+        (datetime(2026, 1, 27, 18, 5, tzinfo=UTC), datetime(2026, 1, 27, 18, 0, tzinfo=UTC)),
+        (datetime(2026, 3, 9, 13, 5, tzinfo=UTC), datetime(2026, 3, 9, 13, 0, tzinfo=UTC)),
+    ],
+)
+def test_the_gate_looks_for_the_collection_five_minutes_before(
+    dags: dict[str, Any], tick: datetime, collection_tick: datetime
+) -> None:
+    gate = dags[FEATURES].get_task("wait_for_bars")
+    interval = gate._matched_interval(tick)
+    assert interval.end == collection_tick
+    assert gate._matched_logical_date(tick, data_interval_end=tick) == interval.start
+
+
+def test_the_gate_follows_the_collections_schedule(changed: Any) -> None:
+    dags = changed(lambda c: c["schedule_types"]["market_hours"].update(cron="50 8-15 * * 1-5"))
+    interval = (
+        dags[FEATURES].get_task("wait_for_bars")._matched_interval(datetime(2026, 1, 27, 18, 5, tzinfo=UTC))
+    )
+    assert interval.end == datetime(2026, 1, 27, 17, 50, tzinfo=UTC)
+
+
+def test_every_pool_of_a_task_stands_in_the_settings_file(dags: dict[str, Any]) -> None:
+    known = {pool.pool_name for pool in load_settings().pools}
+    used = {task.pool for dag in dags.values() for task in dag.tasks} - {"default_pool"}
+    assert used == known == {"yahoo_api", "market_db", "sensors"}
+    for dag in dags.values():
+        for task in dag.tasks:
+            expected = {"collect_symbol": "yahoo_api", "compute_features": "market_db"}.get(task.task_id)
+            assert expected is None or task.pool == expected
+
+
+def test_the_sla_stands_on_the_tasks_that_publish(dags: dict[str, Any]) -> None:
+    slas = {(d, t.task_id): t.sla for d, dag in dags.items() for t in dag.tasks if t.sla is not None}
+    assert slas == {
+        (COLLECTION, "publish_bars"): timedelta(minutes=12),
+        (FEATURES, "publish_features"): timedelta(minutes=15),
+        (LOAD, "publish_bars"): timedelta(minutes=45),
+        (LOAD, "publish_features"): timedelta(minutes=45),
+    }
+
+
+def test_features_go_before_collection_and_both_before_a_load(dags: dict[str, Any]) -> None:
+    weights = {dag_id: {task.priority_weight_total for task in dag.tasks} for dag_id, dag in dags.items()}
+    assert all(len(values) == 1 for values in weights.values())
+    assert max(weights[LOAD]) < max(weights[COLLECTION]) < max(weights[FEATURES])
+
+
+def test_verify_is_the_leaf_and_is_never_tried_again(dags: dict[str, Any]) -> None:
+    for dag in dags.values():
+        [leaf] = dag.leaves
+        assert leaf.task_id.startswith("verify_")
+        assert leaf.retries == 0
+        assert leaf.trigger_rule == "all_success"
+
+
+def test_the_gate_and_the_preparation_stand_directly_before_the_leaf(dags: dict[str, Any]) -> None:
+    # A publish task that skips itself would otherwise turn a failed run green.
+    assert dags[FEATURES].get_task("verify_features").upstream_task_ids >= {"wait_for_bars"}
+    assert dags[COLLECTION].get_task("verify_bars").upstream_task_ids >= {"check_session"}
+    assert dags[LOAD].get_task("verify_pipeline").upstream_task_ids >= {
+        "prepare_database", "plan_symbols", "publish_bars",
+    }  # fmt: skip
+
+
+def deployment(content: Any, dag_id: str = COLLECTION) -> Any:
+    return content["deployments"][dag_id]
+
+
+@pytest.mark.parametrize(
+    ("change", "read", "expected"),
+    [
+        (lambda c: deployment(c).update(display_name="Bars"), lambda d: d.dag_display_name, "Bars"),
+        (
+            lambda c: deployment(c).update(category="hourly"),
+            lambda d: sorted(d.tags),
+            ["hourly", "market_hours", "mltrading"],
+        ),
+        (
+            lambda c: c["pipeline"].update(tags=["equities", "us"]),
+            lambda d: sorted(d.tags),
+            ["data-collection", "equities", "market_hours", "us"],
+        ),
+        (
+            lambda c: deployment(c).update(expected_runtime_minutes=20),
+            lambda d: d.get_task("publish_bars").sla,
+            timedelta(minutes=30),
+        ),
+        (
+            lambda c: c["alerts"].update(sla_factor=2),
+            lambda d: d.get_task("publish_bars").sla,
+            timedelta(minutes=16),
+        ),
+        (
+            lambda c: c["schedule_types"]["market_hours"].update(cron="30 10 * * 1-5"),
+            lambda d: d.timetable.summary,
+            "30 10 * * 1-5",
+        ),
+        (
+            lambda c: c["schedule_types"]["market_hours"].update(timezone="Europe/Berlin"),
+            lambda d: str(d.timetable._timezone),
+            "Europe/Berlin",
+        ),
+        (
+            lambda c: c["schedule_types"]["market_hours"].update(description="Whenever"),
+            lambda d: d.description,
+            "Whenever",
+        ),
+        (
+            lambda c: deployment(c).update(schedule_type="market_hours_offset"),
+            lambda d: d.timetable.summary,
+            "5 9-16 * * 1-5",
+        ),
+        (lambda c: deployment(c).update(priority=9), lambda d: d.tasks[0].priority_weight, 191),
+        (lambda c: c["pipeline"].update(owner="desk"), lambda d: d.owner, "desk"),
+        (lambda c: c["pipeline"].update(retries=4), lambda d: d.tasks[0].retries, 4),
+        (
+            lambda c: c["pipeline"].update(retry_delay_seconds=7),
+            lambda d: d.tasks[0].retry_delay,
+            timedelta(seconds=7),
+        ),
+        (
+            lambda c: c["pipeline"].update(start_date="2025-06-01"),
+            lambda d: d.start_date,
+            datetime(2025, 6, 1, tzinfo=UTC),
+        ),
+    ],
+)
+def test_what_the_deployments_file_says_is_what_the_dag_does(
+    changed: Any, change: Any, read: Any, expected: object
+) -> None:
+    assert read(changed(change)[COLLECTION]) == expected
+
+
+def test_the_gate_takes_its_times_from_the_deployments_file(changed: Any) -> None:
+    times = {"gate_poke_seconds": 3, "gate_timeout_minutes": 5, "gate_missing_run_minutes": 1}
+    gate = changed(lambda c: c["pipeline"].update(times))[FEATURES].get_task("wait_for_bars")
+    assert (gate.poke_interval, gate.timeout, gate.missing_run) == (3, 300, timedelta(minutes=1))
+
+
+@pytest.mark.parametrize(
+    ("variable", "content", "named"),
+    [
+        ("MLTRADING_SYMBOLS_FILE", "# none\n", "holds no symbol"),
+        ("MLTRADING_SYMBOLS_FILE", "AAPL\n-rf\n", "line 2"),
+        ("MLTRADING_DEPLOYMENTS_FILE", "surprise: 1\n", "unknown key surprise"),
+    ],
+)
+def test_a_wrong_file_is_an_import_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, content: str, named: str
+) -> None:
+    path = tmp_path / "wrong"
+    path.write_text(content)
+    monkeypatch.setenv(variable, str(path))
+    errors = load().import_errors
+    assert len(errors) == 3
+    for trace in errors.values():
+        assert named in trace.splitlines()[-1]
+        assert str(path) in trace.splitlines()[-1]
+
+
+def test_parsing_needs_no_database_no_network_and_no_heavy_library() -> None:
+    script = """
+import socket, sys
+def refuse(*arguments): raise AssertionError(f"connects to {arguments[1:]}")
+socket.socket.connect = refuse
+from airflow.models import DagBag
+before = set(sys.modules)
+bag = DagBag("dags", include_examples=False, safe_mode=False)
+assert not bag.import_errors, bag.import_errors
+assert len(bag.dags) == 3
+print(*(set(sys.modules) - before))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        cwd=PROJECT_ROOT,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(PROJECT_ROOT),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://nobody@127.0.0.1:9/none",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "include.mltrading.airflow.operator" in loaded
+    assert loaded & {"pandas", "talib", "yfinance", "exchange_calendars", "psycopg", "curl_cffi"} == set()

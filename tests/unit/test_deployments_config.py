@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from include.mltrading.config import load_deployments
+from include.mltrading.errors import UsageError
+from include.mltrading.settings import Settings
+
+# The names, schedules and figures of the deployment guide that this system carries out.
+GUIDE: dict[str, Any] = {
+    "deployments": {
+        "complete-data-and-features-ondemand": {
+            "display_name": "Complete Data + Features Pipeline",
+            "category": "comprehensive-pipeline",
+            "priority": 1,
+            "schedule_type": "manual",
+            "expected_runtime_minutes": 30,
+            "alert_threshold_hours": 24,
+        },
+        "feature-engineering-production-subprocess": {
+            "display_name": "Production Feature Engineering",
+            "category": "production-pipeline",
+            "priority": 2,
+            "schedule_type": "market_hours_offset",
+            "expected_runtime_minutes": 10,
+            "alert_threshold_hours": 2,
+        },
+        "yahoo-production-data-collection": {
+            "display_name": "Yahoo Finance Data Collection",
+            "category": "data-collection",
+            "priority": 3,
+            "schedule_type": "market_hours",
+            "expected_runtime_minutes": 8,
+            "alert_threshold_hours": 2,
+        },
+    },
+    "dashboard": {
+        "primary_deployments": [
+            "complete-data-and-features-ondemand",
+            "feature-engineering-production-subprocess",
+            "yahoo-production-data-collection",
+        ],
+        "max_visible_deployments": 5,
+        "refresh_intervals": {"pipeline_status": 30, "system_health": 60, "data_freshness": 45},
+    },
+    "schedule_types": {
+        "market_hours": {
+            "cron": "0 9-16 * * 1-5",
+            "timezone": "America/New_York",
+            "description": "Hourly during market hours (9 AM - 4 PM EST, weekdays)",
+        },
+        "market_hours_offset": {
+            "cron": "5 9-16 * * 1-5",
+            "timezone": "America/New_York",
+            "description": "5 minutes after each hour during market hours",
+        },
+        "manual": {
+            "cron": None,
+            "timezone": "UTC",
+            "description": "Manual trigger only, no automatic schedule",
+        },
+    },
+}
+
+
+def shipped() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(Settings().deployments_file.read_text())
+    return content
+
+
+def written(path: Path, content: object) -> Path:
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_every_key_and_value_of_the_guide_stands_unchanged() -> None:
+    assert {key: shipped()[key] for key in GUIDE} == GUIDE
+    assert set(shipped()) - set(GUIDE) == {"pipeline", "alerts"}
+
+
+def test_the_sla_is_one_and_a_half_times_the_expected_run_time() -> None:
+    deployments = load_deployments()
+    assert deployments.sla("yahoo-production-data-collection") == timedelta(minutes=12)
+    assert deployments.sla("feature-engineering-production-subprocess") == timedelta(minutes=15)
+    assert deployments.sla("complete-data-and-features-ondemand") == timedelta(minutes=45)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c.update(extra=1), "unknown key extra"),
+        (lambda c: c["pipeline"].update(retrys=3), "unknown key pipeline.retrys"),
+        (
+            lambda c: c["deployments"]["yahoo-production-data-collection"].update(prio=1),
+            "unknown key deployments.yahoo-production-data-collection.prio",
+        ),
+        (lambda c: c["deployments"].update(other={}), "deployments.other"),
+        (
+            lambda c: c["deployments"].pop("yahoo-production-data-collection"),
+            "deployments lacks yahoo-production-data-collection",
+        ),
+        (
+            lambda c: c["deployments"]["yahoo-production-data-collection"].update(schedule_type="daily"),
+            "'daily' is not one of schedule_types",
+        ),
+        (lambda c: c["pipeline"].update(minimum_good_share=80), "pipeline.minimum_good_share"),
+        (lambda c: c["alerts"].update(sla_factor="late"), "alerts.sla_factor"),
+        (lambda c: c["dashboard"]["primary_deployments"].append("x"), "dashboard.primary_deployments.3"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_its_key(tmp_path: Path, change: Any, named: str) -> None:
+    content = shipped()
+    change(content)
+    path = written(tmp_path / "deployments.yaml", content)
+    with pytest.raises(UsageError) as refused:
+        load_deployments(path)
+    assert str(path) in str(refused.value)
+    assert named in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_no_yaml_or_not_there_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deployments.yaml"
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_deployments(path)
+    path.write_text("a: [")
+    with pytest.raises(UsageError, match="not valid YAML"):
+        load_deployments(path)

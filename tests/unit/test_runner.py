@@ -1,0 +1,196 @@
+"""What the isolated runner promises, with real processes that misbehave for real."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from include.mltrading.errors import MLTradingError, UsageError
+from include.mltrading.pipeline.runner import Limits, Outcome, run_isolated
+from include.mltrading.settings import PROJECT_ROOT
+
+LIMITS = Limits(seconds=1.0, startup_seconds=1.5, cpu_seconds=20, memory_mb=64)
+MARK = "left-behind-by-a-symbol"
+GOOD = [f"GOOD{i}" for i in range(19)]
+
+
+def misbehave(symbol: str, started: Callable[[], None]) -> int:
+    if symbol == "SLOWSTART":
+        time.sleep(60)
+    started()
+    match symbol:
+        case "REFUSED":
+            raise UsageError("REFUSED: correct the setting")
+        case "FAILED":
+            raise MLTradingError("FAILED: Yahoo is down")
+        case "BROKEN":
+            raise ZeroDivisionError("by nought")
+        case "SEGFAULT":
+            ctypes.string_at(0)
+        case "LOOP":
+            while True:
+                pass
+        case "DEAF":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(60)
+        case "HOG":
+            hoard = [bytearray(1 << 20) for _ in range(100_000)]
+            return len(hoard)
+        case "EXIT":
+            os._exit(3)
+        case "DAEMON":
+            # Leads a session of its own, ignores SIGTERM, and outlives its parent.
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    "import signal,time;signal.signal(15,1);time.sleep(60)",
+                    "left-behind",
+                ],
+                start_new_session=True,
+            )
+            time.sleep(60)
+        case "QUIET":
+            subprocess.Popen(
+                [sys.executable, "-c", "import time; time.sleep(60)", MARK], start_new_session=True
+            )
+    return 7
+
+
+def only(symbol: str, limits: Limits = LIMITS) -> Outcome:
+    [outcome] = run_isolated([symbol], misbehave, limits=limits, concurrency=1)
+    return outcome
+
+
+def left_behind() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if MARK.encode() in path.read_bytes():
+                found.append(path.parent.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def test_a_good_symbol_tells_its_rows_and_what_it_used() -> None:
+    outcome = only("GOOD")
+    assert (outcome.status, outcome.rows_written, outcome.error, outcome.exit_code) == ("ok", 7, None, 0)
+    assert 0 < outcome.seconds < 30
+    assert outcome.cpu_seconds > 0
+    assert outcome.peak_memory_bytes > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("symbol", "status", "error", "exit_code"),
+    [
+        ("REFUSED", "error", "REFUSED: correct the setting", 2),
+        ("FAILED", "error", "FAILED: Yahoo is down", 1),
+        ("BROKEN", "error", "ZeroDivisionError: by nought", 1),
+        ("SEGFAULT", "crashed", "SIGSEGV", 1),
+        ("LOOP", "timeout", "longer than 1 s", 1),
+        ("DEAF", "timeout", "longer than 1 s", 1),
+        ("DAEMON", "timeout", "longer than 1 s", 1),
+        ("HOG", "out_of_memory", "64 MB", 1),
+        ("EXIT", "crashed", "exit code 3", 1),
+        ("SLOWSTART", "timeout", "not connected within 1.5 s", 1),
+    ],
+)
+def test_each_bad_end_has_its_name_and_hurts_nobody_else(
+    symbol: str, status: str, error: str, exit_code: int
+) -> None:
+    told: list[Outcome] = []
+    outcomes = run_isolated(
+        [*GOOD[:9], symbol, *GOOD[9:]], misbehave, limits=LIMITS, concurrency=2, on_outcome=told.append
+    )
+    by_symbol = {outcome.symbol: outcome for outcome in outcomes}
+    assert told == outcomes
+    assert [by_symbol[name].status for name in GOOD] == ["ok"] * 19
+    assert by_symbol[symbol].status == status
+    assert error in (by_symbol[symbol].error or "")
+    assert by_symbol[symbol].exit_code == exit_code
+    assert left_behind() == []
+
+
+def test_processor_time_is_limited_too() -> None:
+    outcome = only("LOOP", Limits(seconds=30, startup_seconds=30, cpu_seconds=1, memory_mb=64))
+    assert outcome.status == "timeout"
+    assert "processor time" in (outcome.error or "")
+
+
+def test_what_a_good_symbol_leaves_running_is_ended_too() -> None:
+    assert only("QUIET").status == "ok"
+    assert left_behind() == []
+
+
+def test_no_symbol_leaves_a_core_file_or_writes_over_the_runner(capfd: pytest.CaptureFixture[str]) -> None:
+    print("once", flush=True)
+    only("GOOD")
+    assert capfd.readouterr().out == "once\n"
+
+
+def test_the_number_at_work_never_exceeds_the_concurrency(tmp_path: Path) -> None:
+    def note(symbol: str, started: Callable[[], None]) -> int:
+        started()
+        mark = tmp_path / symbol
+        mark.touch()
+        time.sleep(0.05)
+        at_work = len(list(tmp_path.iterdir()))
+        mark.unlink()
+        return at_work
+
+    outcomes = run_isolated(GOOD, note, limits=LIMITS, concurrency=3)
+    assert max(outcome.rows_written for outcome in outcomes) == 3
+
+
+RUNNER = """
+import sys, time
+from include.mltrading.pipeline.runner import Limits, run_isolated
+def work(symbol, started):
+    started()
+    print(symbol, "works", flush=True)
+    time.sleep(60)
+    return 0
+run_isolated(["A", "B"], work, limits=Limits(60, 60, 60, 64), concurrency=1,
+             on_outcome=lambda outcome: print(outcome.symbol, outcome.status, flush=True))
+"""
+
+
+def start_runner() -> subprocess.Popen[str]:
+    runner = subprocess.Popen(
+        [sys.executable, "-c", RUNNER, MARK],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+    )
+    assert runner.stdout is not None
+    assert runner.stdout.readline() == "A works\n"
+    return runner
+
+
+def test_a_runner_that_is_told_to_stop_tells_of_every_symbol_and_leaves_nothing() -> None:
+    with start_runner() as runner:
+        runner.terminate()
+        assert runner.stdout is not None
+        assert runner.stdout.read().splitlines() == ["A cancelled", "B cancelled"]
+        assert runner.wait(10) == 143
+    assert left_behind() == []
+
+
+def test_a_runner_that_is_killed_takes_its_children_with_it() -> None:
+    with start_runner() as runner:
+        runner.kill()
+        runner.wait(10)
+    deadline = time.monotonic() + 5
+    while left_behind() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left_behind() == []

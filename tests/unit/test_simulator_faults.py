@@ -1,0 +1,165 @@
+"""The simulator's faults: who is hit and how often, what changes, what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from math import isnan
+from typing import Any
+
+import pytest
+
+from include.market_simulator import bars
+from include.market_simulator.faults import (
+    ControlError,
+    FaultRegistry,
+    change_reply,
+    change_series,
+)
+from include.market_simulator.reply import Reply
+from include.market_simulator.series import Series
+
+START = datetime(2025, 11, 24, tzinfo=UTC)
+NOW = datetime(2025, 11, 26, 16, 5, 7, 250_000, tzinfo=UTC)
+
+
+def series() -> Series:
+    return Series("AAPL", START, NOW, NOW, tuple(bars(7, "AAPL", START, NOW, now=NOW)))
+
+
+def registry(kind: str, symbol: str | None = None, count: int | None = None, **options: Any) -> FaultRegistry:
+    faults = FaultRegistry()
+    faults.add(kind, symbol=symbol, count=count, requests="chart", options=options)
+    return faults
+
+
+def changed(kind: str, **options: Any) -> Series:
+    return change_series(series(), registry(kind, **options).take("chart", "AAPL"))
+
+
+def test_a_fault_hits_its_symbol_and_its_kind_of_request_only() -> None:
+    faults = registry("empty", symbol="aapl")
+    assert faults.take("chart", "MSFT") == []
+    assert faults.take("crumb", None) == []
+    assert len(faults.take("chart", "AAPL")) == 1
+
+
+def test_a_counted_fault_is_gone_after_its_count() -> None:
+    faults = registry("empty", count=2)
+    assert [len(faults.take("chart", symbol)) for symbol in ("AAPL", "MSFT", "AAPL")] == [1, 1, 0]
+
+
+def test_an_uncounted_fault_stays_until_cleared() -> None:
+    faults = registry("reset")
+    assert all(faults.take("chart", "AAPL") for _ in range(5))
+    faults.clear()
+    assert faults.take("chart", "AAPL") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "options", "words"),
+    [
+        ("earthquake", {}, {}, "no fault 'earthquake': choose from empty"),
+        ("status", {}, {"code": 429}, "no option 'code': its options are status, retry_after"),
+        ("status", {}, {"status": "429"}, "status is '429': fault 'status' wants int"),
+        ("status", {}, {"status": 200}, "from 400 to 599"),
+        ("slow", {}, {"seconds": -1}, "from 0 to 3600"),
+        ("split", {}, {"ex_date": "today", "ratio": 4}, "YYYY-MM-DD"),
+        ("split", {}, {"ex_date": "2025-11-26", "ratio": 0}, "above 0"),
+        ("dividend", {}, {"amount": 0.25}, "ex_date is ''"),
+        ("nan_rows", {}, {"fields": "colour"}, "fields is 'colour'"),
+        ("nan_rows", {}, {"every": 0}, "every is 0"),
+        ("empty", {"count": 0}, {}, "count is 0"),
+        ("empty", {"count": True}, {}, "count is True"),
+        ("empty", {"requests": "quote"}, {}, "requests is 'quote'"),
+        ("empty", {"symbol": 5}, {}, "symbol is 5"),
+    ],
+)
+def test_a_wrong_fault_is_refused_in_one_line(
+    kind: str, arguments: dict[str, Any], options: dict[str, Any], words: str
+) -> None:
+    faults = FaultRegistry()
+    with pytest.raises(ControlError, match=words) as caught:
+        faults.add(kind, **{"symbol": None, "count": None, "requests": "chart", **arguments}, options=options)
+    assert "\n" not in str(caught.value)
+    assert faults.take("chart", "AAPL") == []
+
+
+def test_empty_leaves_no_bar() -> None:
+    assert changed("empty").bars == ()
+
+
+def test_a_live_row_repeats_the_last_price_off_the_grid() -> None:
+    *rest, last = changed("live_row").bars
+    assert tuple(rest) == series().bars
+    assert last == (NOW.replace(microsecond=0), *[rest[-1].close] * 4, 0.0)
+
+
+def test_a_live_row_can_stand_in_the_running_bars_place() -> None:
+    *before, running = series().bars
+    assert changed("live_row", instead=True).bars == (
+        *before,
+        running._replace(timestamp=NOW.replace(microsecond=0)),
+    )
+
+
+def test_a_live_row_comes_only_while_the_exchange_is_open() -> None:
+    night = START + timedelta(days=1, hours=2)
+    closed = Series("AAPL", START, night, night, tuple(bars(7, "AAPL", START, night, now=night)))
+    assert change_series(closed, registry("live_row").take("chart", "AAPL")) == closed
+
+
+def test_nan_rows_lack_the_named_values_at_each_nth_bar() -> None:
+    after = changed("nan_rows", fields="close volume", every=3)
+    for number, (old, new) in enumerate(zip(series().bars, after.bars, strict=True), start=1):
+        if number % 3:
+            assert new == old
+        else:
+            assert new[:4] == old[:4]
+            assert isnan(new.close)
+            assert isnan(new.volume)
+
+
+def test_a_restated_split_puts_earlier_bars_on_the_new_basis() -> None:
+    before, after = series(), changed("split", ex_date="2025-11-26", ratio=4)
+    assert after.splits == ((date(2025, 11, 26), 4.0),)
+    for old, new in zip(before.bars, after.bars, strict=True):
+        if old.timestamp.date() < date(2025, 11, 26):
+            assert new.close == pytest.approx(old.close / 4, rel=1e-6)
+            assert new.volume == 4 * old.volume
+        else:
+            assert new == old
+
+
+def test_a_split_that_is_not_restated_shows_in_the_events_alone() -> None:
+    after = changed("split", ex_date="2025-11-26", ratio=0.1, restated=False)
+    assert after.bars == series().bars
+    assert after.splits == ((date(2025, 11, 26), 0.1),)
+
+
+def test_a_split_to_come_changes_nothing() -> None:
+    assert changed("split", ex_date="2025-11-28", ratio=4) == series()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "status", "body"),
+    [
+        ("status", {"status": 429, "retry_after": 30}, 429, b"Too Many Requests\r\n"),
+        ("status", {"status": 503}, 503, b"HTTP 503\r\n"),
+        ("html", {}, 200, b"<!DOCTYPE html>"),
+        ("cut", {}, 200, b'{"chart'),
+    ],
+)
+def test_reply_faults_change_status_and_body(
+    kind: str, options: dict[str, Any], status: int, body: bytes
+) -> None:
+    reply = change_reply(Reply(200, b'{"chart":true}'), registry(kind, **options).take("chart", "AAPL"))
+    assert reply.status == status
+    assert reply.body.startswith(body)
+    assert reply.headers == ({"Retry-After": "30"} if "retry_after" in options else {})
+
+
+def test_slow_and_reset_are_left_to_the_server() -> None:
+    faults = registry("slow", seconds=2)
+    faults.add("reset", symbol=None, count=None, requests="any", options={})
+    reply = change_reply(Reply(200, b"{}"), faults.take("chart", "AAPL"))
+    assert (reply.delay, reply.reset, reply.body) == (2.0, True, b"{}")

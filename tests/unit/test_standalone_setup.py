@@ -1,0 +1,291 @@
+"""setup.sh: which Python it takes, when it works and when it leaves what is there alone.
+
+`uv` is a small stand-in that makes a bare environment and notes how it was called: a real installation
+takes a minute and a package index.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from include.standalone.state import PROJECT
+
+UV = """#!/bin/sh
+echo "$*" >>"$UV_CALLS"
+env | grep '^PYTHONDONTWRITEBYTECODE=' >>"$UV_CALLS"
+case $1 in
+venv)
+    while [ $# -gt 1 ]; do [ "$1" = --python ] && python=$2; shift; done
+    exec "$python" -m venv --without-pip "$1"
+    ;;
+pip)
+    [ ! -e "$UV_CALLS.fail" ] || exit 1
+    printf '#!%s/.venv/bin/python\\n' "$(pwd -P)" >.venv/bin/airflow
+    chmod +x .venv/bin/airflow
+    ;;
+esac
+"""
+
+
+@dataclass
+class Checkout:
+    """A small copy of the project and a PATH of its own."""
+
+    folder: Path
+    programs: Path
+
+    @property
+    def venv(self) -> Path:
+        return self.folder / ".venv"
+
+    @property
+    def calls(self) -> list[str]:
+        """How uv was called so far, its question for the version left out."""
+        lines = (self.programs / "calls").read_text().splitlines()
+        return [line for line in lines if line != "--version"]
+
+    def python(self, name: str, script: str) -> None:
+        """Put a program into PATH."""
+        path = self.programs / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def real_python(self, name: str) -> None:
+        self.python(name, f'exec {sys.executable} "$@"')
+
+    def setup(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(self.folder / "include/standalone/setup.sh")],
+            env={
+                "PATH": f"{self.programs}:/usr/bin:/bin",
+                "HOME": str(self.folder),
+                "UV_CALLS": str(self.programs / "calls"),
+                **variables,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    folder, programs = tmp_path / "checkout", tmp_path / "bin"
+    (folder / "include" / "standalone").mkdir(parents=True)
+    programs.mkdir()
+    for name in ("setup.sh", "uv_settings.sh"):
+        shutil.copy(PROJECT / "include/standalone" / name, folder / "include/standalone" / name)
+    for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt"):
+        shutil.copy(PROJECT / name, folder / name)
+    made = Checkout(folder, programs)
+    made.python("uv", UV.removeprefix("#!/bin/sh\n"))
+    (programs / "calls").touch()
+    # The machine's own interpreters are out of the way until a test puts one there.
+    for name in ("python3.12", "python3.11", "python3"):
+        made.python(name, "echo 'pyenv: command not found' >&2; exit 127")
+    return made
+
+
+def _marker(checkout: Checkout) -> Path:
+    """A file in the environment that only a rebuild removes."""
+    path = checkout.venv / "marker"
+    path.touch()
+    return path
+
+
+def test_a_shim_that_fails_is_passed_over(checkout: Checkout) -> None:
+    checkout.real_python("python3.11")
+
+    done = checkout.setup()
+
+    assert done.returncode == 0, done.stderr
+    assert (checkout.venv / "bin" / "python").exists()
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.13", "3.14"])
+def test_an_older_or_newer_python_is_one_line_with_two_ways_out(checkout: Checkout, version: str) -> None:
+    checkout.python("python3", f"echo '{version} Linux x86_64 /usr/bin/python3'")
+
+    done = checkout.setup()
+
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert f"python3 is Python {version}" in line
+    assert "package manager" in line
+    assert "docker compose up" in line
+    assert not checkout.venv.exists()
+
+
+def test_no_python_at_all_is_the_same_line(checkout: Checkout) -> None:
+    done = checkout.setup()
+
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "no Python that runs" in line
+
+
+@pytest.mark.parametrize("machine", ["Linux ppc64le", "Darwin arm64"])
+def test_another_platform_is_refused(checkout: Checkout, machine: str) -> None:
+    checkout.python("python3.12", f"echo '3.12 {machine} /usr/bin/python3.12'")
+
+    done = checkout.setup()
+
+    assert done.returncode == 1
+    assert machine in done.stderr
+    assert "docker compose up" in done.stderr
+
+
+def test_python_overrides_the_search(checkout: Checkout) -> None:
+    done = checkout.setup(PYTHON=sys.executable)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_second_call_does_nothing_quickly(checkout: Checkout) -> None:
+    checkout.setup(PYTHON=sys.executable)
+    before = checkout.calls
+
+    begun = time.perf_counter()
+    done = checkout.setup()
+    took = time.perf_counter() - begun
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert checkout.calls == before
+    assert took < 1  # 15 ms on an idle machine
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "constraints.txt"])
+def test_changed_pins_are_installed_into_the_environment_there_is(checkout: Checkout, name: str) -> None:
+    checkout.setup(PYTHON=sys.executable)
+    marker = _marker(checkout)
+    with (checkout.folder / name).open("a") as file:
+        file.write("# changed\n")
+
+    done = checkout.setup()
+
+    assert done.returncode == 0, done.stderr
+    assert len([call for call in checkout.calls if call.startswith("pip")]) == 2
+    assert marker.exists()
+
+
+def test_a_working_environment_is_kept_when_the_search_would_find_another_python(checkout: Checkout) -> None:
+    """It may be in use: deleting it would pull the files from under running processes."""
+    checkout.setup(PYTHON=sys.executable)
+    marker = _marker(checkout)
+    (checkout.venv / ".complete").unlink()
+    checkout.python(
+        "python3.12", "case $2 in *base_prefix*) echo /other ;; *) echo '3.12 Linux x86_64 /other' ;; esac"
+    )
+
+    done = checkout.setup()
+
+    assert done.returncode == 0, done.stderr
+    assert marker.exists()
+
+
+def test_an_interrupted_call_is_repaired_by_the_next(checkout: Checkout) -> None:
+    fail = checkout.programs / "calls.fail"
+    fail.touch()
+    first = checkout.setup(PYTHON=sys.executable)
+    marker = _marker(checkout)
+    fail.unlink()
+
+    second = checkout.setup(PYTHON=sys.executable)
+
+    assert first.returncode == 1
+    assert "Run it again" in first.stderr
+    assert second.returncode == 0, second.stderr
+    assert not marker.exists()
+    assert checkout.setup().stderr == ""
+
+
+@pytest.mark.parametrize("broken", ["bin/python", "bin/airflow"])
+def test_a_broken_environment_is_made_anew(checkout: Checkout, broken: str) -> None:
+    checkout.setup(PYTHON=sys.executable)
+    marker = _marker(checkout)
+    (checkout.venv / broken).unlink()
+
+    done = checkout.setup(PYTHON=sys.executable)
+
+    assert done.returncode == 0, done.stderr
+    assert not marker.exists()
+
+
+def test_a_moved_checkout_gets_a_new_environment(checkout: Checkout) -> None:
+    checkout.setup(PYTHON=sys.executable)
+    marker = _marker(checkout)
+    checkout.folder = checkout.folder.rename(checkout.folder.with_name("elsewhere"))
+
+    done = checkout.setup(PYTHON=sys.executable)
+
+    assert done.returncode == 0, done.stderr
+    assert not (checkout.venv / marker.name).exists()
+
+
+def test_a_folder_that_is_no_environment_is_not_deleted(checkout: Checkout) -> None:
+    checkout.venv.mkdir()
+    precious = checkout.venv / "precious"
+    precious.touch()
+
+    done = checkout.setup(PYTHON=sys.executable)
+
+    assert done.returncode == 1
+    assert "is no Python environment" in done.stderr
+    assert precious.exists()
+
+
+def test_byte_code_is_compiled_whatever_the_environment_says(checkout: Checkout) -> None:
+    checkout.setup(PYTHON=sys.executable, PYTHONDONTWRITEBYTECODE="1")
+
+    [install] = [call for call in checkout.calls if call.startswith("pip")]
+    assert "--compile-bytecode" in install
+    assert "-c constraints.txt" in install
+    assert not any(call.startswith("PYTHONDONTWRITEBYTECODE") for call in checkout.calls)
+
+
+def test_an_index_set_up_for_pip_is_passed_on_to_uv(checkout: Checkout) -> None:
+    checkout.python("uv", UV.removeprefix("#!/bin/sh\n") + '\necho "index $UV_DEFAULT_INDEX" >>"$UV_CALLS"\n')
+
+    checkout.setup(PYTHON=sys.executable, PIP_INDEX_URL="http://127.0.0.1:9/simple")
+
+    assert "index http://127.0.0.1:9/simple" in checkout.calls
+
+
+def test_make_lists_every_target_a_user_may_call() -> None:
+    said = subprocess.run(
+        ["make", "-s", "help"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
+
+    for target in (
+        "setup",
+        "demo",
+        "run",
+        "shell",
+        "test",
+        "lint",
+        "bench",
+        "clean",
+        "constraints",
+        "smoke-live",
+    ):
+        assert f"make {target} " in said
+
+
+def test_make_shell_passes_the_command_on_as_it_was_typed() -> None:
+    typed = """echo 'one  two' "$HOME" $((1+1)) #x"""
+
+    said = subprocess.run(
+        ["make", "-s", "-n", "shell", f"CMD={typed}"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
+
+    recipe = said.splitlines()[-1].replace(".venv/bin/python -m include.standalone shell", "printf '%s|'")
+    passed = subprocess.run(["sh", "-c", recipe], capture_output=True, text=True, env=os.environ, check=True)
+    assert passed.stdout == f"--command|{typed}|"

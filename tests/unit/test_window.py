@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from include.mltrading.errors import UsageError
+from include.mltrading.market.calendar import NEW_YORK
+from include.mltrading.pipeline.window import VENDOR_DAYS, Window, parse_instant, period_length, sessions_in
+
+NOW = datetime.now(UTC)
+TICK = datetime(2026, 1, 26, 10, tzinfo=NEW_YORK).astimezone(UTC)
+
+
+def opened(day: int) -> datetime:
+    return datetime(2026, 1, day, 9, 30, tzinfo=NEW_YORK)
+
+
+def test_three_sessions_start_at_the_open_of_the_first() -> None:
+    assert Window(TICK, sessions=3).first_instant(TICK) == opened(22)
+
+
+def test_a_gap_is_closed_from_the_last_final_bar_on() -> None:
+    last = datetime(2026, 1, 7, 20, 30, tzinfo=UTC)
+    assert Window(TICK, sessions=3).first_instant(last) == last
+
+
+def test_a_new_symbol_gets_a_year() -> None:
+    assert Window(TICK, sessions=3).first_instant(None) == TICK - timedelta(days=366)
+
+
+def test_a_given_start_or_period_is_kept_whatever_is_stored() -> None:
+    start = datetime(2026, 1, 5, tzinfo=UTC)
+    assert Window(TICK, start=start).first_instant(None) == start
+    assert Window(TICK, period="1mo").first_instant(None) == TICK - timedelta(days=30.5)
+
+
+def test_no_window_reaches_beyond_what_the_vendor_serves() -> None:
+    first = Window(NOW, period="2y").first_instant(None)
+    assert timedelta(days=VENDOR_DAYS) - timedelta(minutes=1) < NOW - first <= timedelta(days=VENDOR_DAYS)
+
+
+def test_a_window_wholly_beyond_it_is_refused() -> None:
+    with pytest.raises(UsageError, match="serves hourly bars only from"):
+        Window(NOW - timedelta(days=800), sessions=3).first_instant(None)
+
+
+def test_a_start_after_the_end_is_refused_naming_both() -> None:
+    with pytest.raises(UsageError, match=r"start 2026-02-01.*end 2026-01-26"):
+        Window(TICK, start=datetime(2026, 2, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("text", ["0d", "61d", "3", "3 d", "d", "-1d", "3d\n", "1y"])
+def test_a_data_period_is_one_to_sixty_sessions(text: str) -> None:
+    with pytest.raises(UsageError, match="data_period"):
+        sessions_in(text)
+
+
+def test_data_periods_count_sessions() -> None:
+    assert [sessions_in(text) for text in ("1d", "3d", "10d", "60d")] == [1, 3, 10, 60]
+
+
+def test_periods_are_those_of_the_form() -> None:
+    assert period_length("1y") == timedelta(days=365.25)
+    with pytest.raises(UsageError, match="period '5y'"):
+        period_length("5y")
+
+
+def test_instants_without_an_offset_are_utc() -> None:
+    assert parse_instant("2026-01-05", "start") == datetime(2026, 1, 5, tzinfo=UTC)
+    assert parse_instant("2026-01-05T09:30:00-05:00", "start") == datetime(2026, 1, 5, 14, 30, tzinfo=UTC)
+    with pytest.raises(UsageError, match="start 'yesterday'"):
+        parse_instant("yesterday", "start")
