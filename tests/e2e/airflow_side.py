@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from airflow.cli.cli_config import parsedate
 from airflow.models import DagBag, DagRun
+from airflow.utils import timezone
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunType
 
@@ -24,7 +26,7 @@ def main() -> None:
     os.dup2(2, 1)
     bag = DagBag(include_examples=False)
     assert not bag.import_errors, bag.import_errors
-    commands = {"plant": plant, "clear": clear, "ticks": ticks}
+    commands = {"plant": plant, "clear": clear, "occupy": occupy, "ticks": ticks}
     for line in sys.stdin:
         name, dag_id, *arguments = json.loads(line)
         print(json.dumps(commands[name](bag.dags[dag_id], *arguments)), file=answers, flush=True)
@@ -34,17 +36,7 @@ def plant(dag: Any, tick: str) -> str:
     """A queued scheduled run of a past tick, exactly as the scheduler would have created it; its run id."""
     interval = dag.timetable.infer_manual_data_interval(run_after=datetime.fromisoformat(tick))
     assert interval.end == datetime.fromisoformat(tick), f"{tick} is no tick of {dag.dag_id}"
-    run = dag.create_dagrun(
-        run_id=dag.timetable.generate_run_id(
-            run_type=DagRunType.SCHEDULED, logical_date=interval.start, data_interval=interval
-        ),
-        run_type=DagRunType.SCHEDULED,
-        execution_date=interval.start,
-        data_interval=interval,
-        state=DagRunState.QUEUED,
-        external_trigger=False,
-    )
-    return str(run.run_id)
+    return str(_create(dag, interval, DagRunState.QUEUED).run_id)
 
 
 def clear(dag: Any, run_id: str, from_task: str | None) -> int:
@@ -55,10 +47,34 @@ def clear(dag: Any, run_id: str, from_task: str | None) -> int:
     return int(dag.clear(start_date=run.logical_date, end_date=run.logical_date))
 
 
+def occupy(dag: Any, count: int) -> None:
+    """Mark the DAG's next ticks as done, so that the scheduler creates no runs of its own meanwhile."""
+    now = timezone.utcnow()
+    # Looked up from some days back, since an interval may begin before a weekend.
+    infos = dag.iter_dagrun_infos_between(now - timedelta(days=5), now + timedelta(days=5))
+    coming = [info for info in infos if info.data_interval.end > now][:count]
+    for info in coming:
+        if not DagRun.find(dag_id=dag.dag_id, execution_date=info.logical_date):
+            _create(dag, info.data_interval, DagRunState.SUCCESS)
+
+
 def ticks(dag: Any, start: str, end: str) -> list[str]:
-    """The ticks that a backfill from `start` to `end` runs."""
-    between = dag.iter_dagrun_infos_between(datetime.fromisoformat(start), datetime.fromisoformat(end))
-    return [info.data_interval.end.isoformat() for info in between]
+    """The ticks that `airflow dags backfill -s START -e END` runs."""
+    infos = dag.iter_dagrun_infos_between(parsedate(start), parsedate(end))
+    return [info.data_interval.end.isoformat() for info in infos]
+
+
+def _create(dag: Any, interval: Any, state: DagRunState) -> Any:
+    return dag.create_dagrun(
+        run_id=dag.timetable.generate_run_id(
+            run_type=DagRunType.SCHEDULED, logical_date=interval.start, data_interval=interval
+        ),
+        run_type=DagRunType.SCHEDULED,
+        execution_date=interval.start,
+        data_interval=interval,
+        state=state,
+        external_trigger=False,
+    )
 
 
 if __name__ == "__main__":

@@ -117,7 +117,9 @@ def test_a_refused_bar_counts_once_however_often_it_comes(connection: Connection
     refused = RefusedBar(bar(0, float("nan")), "a price is missing or not finite")
     for run in ("run1", "run2"):
         market_data.quarantine(connection, "AAPL", [refused], correlation_id=run)
-    rows = connection.execute("SELECT reason, payload->>'close', last_seen > first_seen FROM quarantined_bars")
+    rows = connection.execute(
+        "SELECT reason, payload->>'close', last_seen > first_seen FROM quarantined_bars"
+    )
     assert rows.fetchall() == [("a price is missing or not finite", "nan", True)]
 
 

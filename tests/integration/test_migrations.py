@@ -57,9 +57,7 @@ def test_two_callers_at_once_apply_each_migration_once(empty_database: str) -> N
     assert sorted(map(len, applied)) == [0, 0, 0, len(available())]
 
 
-def test_a_missing_and_an_old_schema_are_refused_naming_the_remedy(
-    empty_database: str, folder: Path
-) -> None:
+def test_a_missing_and_an_old_schema_are_refused_naming_the_remedy(empty_database: str, folder: Path) -> None:
     with connect(Settings(database_url=empty_database)) as connection:
         with pytest.raises(SchemaError, match=r"no schema yet.*include\.mltrading migrate"):
             require_current_schema(connection)
@@ -131,8 +129,8 @@ BAR = {
 )  # fmt: skip
 def test_the_table_itself_refuses_what_is_no_bar(database: str, change: dict[str, Any]) -> None:
     insert = (
-        "INSERT INTO market_data (symbol, timestamp, open, high, low, close, volume, is_final, source) VALUES "
-        "(%(symbol)s, %(timestamp)s, %(open)s, %(high)s, %(low)s, %(close)s, %(volume)s, %(is_final)s, "
+        "INSERT INTO market_data (symbol, timestamp, open, high, low, close, volume, is_final, source) "
+        "VALUES (%(symbol)s, %(timestamp)s, %(open)s, %(high)s, %(low)s, %(close)s, %(volume)s, %(is_final)s, "
         "%(source)s)"
     )
     with psycopg.connect(database, autocommit=True) as connection:

@@ -131,6 +131,13 @@ def test_what_a_good_symbol_leaves_running_is_ended_too() -> None:
     assert left_behind() == []
 
 
+def test_what_the_process_had_started_before_is_left_alone() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as neighbour:
+        only("LOOP")
+        assert neighbour.poll() is None
+        neighbour.kill()
+
+
 def test_no_symbol_leaves_a_core_file_or_writes_over_the_runner(capfd: pytest.CaptureFixture[str]) -> None:
     print("once", flush=True)
     only("GOOD")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,9 +28,9 @@ venv)
     exec "$python" -m venv --without-pip "$1"
     ;;
 pip)
-    [ ! -e "$UV_CALLS.fail" ] || exit 1
     printf '#!%s/.venv/bin/python\\n' "$(pwd -P)" >.venv/bin/airflow
     chmod +x .venv/bin/airflow
+    [ ! -e "$UV_CALLS.fail" ] || exit 1
     ;;
 esac
 """
@@ -289,3 +290,40 @@ def test_make_shell_passes_the_command_on_as_it_was_typed() -> None:
     recipe = said.splitlines()[-1].replace(".venv/bin/python -m include.standalone shell", "printf '%s|'")
     passed = subprocess.run(["sh", "-c", recipe], capture_output=True, text=True, env=os.environ, check=True)
     assert passed.stdout == f"--command|{typed}|"
+
+
+def _clean(checkout: Checkout) -> subprocess.CompletedProcess[str]:
+    script = checkout.folder / "include/standalone/clean.sh"
+    shutil.copy(PROJECT / "include/standalone/clean.sh", script)
+    return subprocess.run(
+        [str(script)], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False
+    )
+
+
+def test_clean_removes_what_runs_have_made_and_nothing_else(checkout: Checkout) -> None:
+    checkout.setup(PYTHON=sys.executable)
+    (checkout.folder / ".state/airflow").mkdir(parents=True)
+
+    done = _clean(checkout)
+
+    assert done.returncode == 0, done.stderr
+    left = {path.name for path in checkout.folder.iterdir()}
+    assert left == {"include", "requirements.txt", "requirements-dev.txt", "constraints.txt"}
+
+
+def test_clean_refuses_while_a_run_is_up(checkout: Checkout) -> None:
+    runner = subprocess.Popen(
+        ["sh", "-c", "sleep 67; : python -m include.standalone demo"], start_new_session=True
+    )
+    state = checkout.folder / ".state"
+    state.mkdir()
+    (state / "stack.json").write_text(f'{{"process": "{runner.pid} 1 boot", "token": "x"}}')
+    try:
+        done = _clean(checkout)
+    finally:
+        os.killpg(runner.pid, signal.SIGKILL)
+        runner.wait()
+
+    assert done.returncode == 1
+    assert f"up as pid {runner.pid}" in done.stderr
+    assert state.exists()

@@ -109,8 +109,11 @@ def run_isolated(
     waiting = deque(symbols)
     running: dict[int, _Child] = {}
 
+    # Children that the process had before are somebody else's business.
+    foreign = set(_children())
+
     def finish(child: _Child) -> None:
-        outcome = _collect(child, set(running))
+        outcome = _collect(child, set(running), foreign)
         outcomes.append(outcome)
         on_outcome(outcome)
 
@@ -231,13 +234,13 @@ def _receive(child: _Child, limits: Limits) -> bool:
     return bool(content)
 
 
-def _collect(child: _Child, others: set[int]) -> Outcome:
+def _collect(child: _Child, others: set[int], foreign: set[int]) -> Outcome:
     """Reap a finished child and everything it left behind."""
     _, wait_status, usage = os.wait4(child.pid, 0)
     os.close(child.pidfd)
     if wait_status != 0 or child.verdict is not None or not others:
         # A walk through all processes costs milliseconds: after a good end it can wait for the last child's.
-        _kill_leftovers(others)
+        _kill_leftovers(others | foreign)
     os.set_blocking(child.pipe, False)
     with contextlib.suppress(BlockingIOError):
         while content := os.read(child.pipe, 65536):

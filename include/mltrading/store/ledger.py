@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from include.mltrading.errors import DatabaseError
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import query
 
@@ -55,9 +56,12 @@ def claim(connection: Connection, attempt: Attempt, symbols: Sequence[str]) -> N
 def finish(
     connection: Connection, attempt: Attempt, symbol: str, started_at: datetime, rows_written: int
 ) -> None:
-    """Turn the symbol's row to `ok`; call it inside the transaction of the data, in the symbol's process."""
+    """Turn the symbol's row to `ok`; call it inside the transaction of the data, in the symbol's process.
+
+    Raises DatabaseError, so that the data is not committed either, when the symbol was never claimed.
+    """
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    connection.execute(
+    finished = connection.execute(
         query("finish_symbol"),
         {
             **attempt.key(),
@@ -67,7 +71,9 @@ def finish(
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
             "peak_memory_bytes": usage.ru_maxrss * 1024,
         },
-    )
+    ).rowcount
+    if finished != 1:
+        raise DatabaseError(f"{symbol}: its row in processing_history is gone; run the task again")
 
 
 def fail(

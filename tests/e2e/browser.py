@@ -1,0 +1,110 @@
+"""A real browser and a real Airflow web server, for the tests that drive the UI.
+
+A test module asks for it by `pytest_plugins = ["tests.e2e.browser"]`. No scheduler runs: a triggered run
+stays queued. The market database has a server of its own, which a test may stop and start.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from include.standalone import airflow
+from include.standalone.postgres import EmbeddedPostgres
+from include.standalone.stack import Stack
+
+VIEWER = ("viewer", "viewer-password")
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Headless, as root too, and without looking for the maker's own hosts.
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass(frozen=True)
+class Site:
+    """The web server, its users (name, password), and the server of the market database."""
+
+    url: str
+    admin: tuple[str, str]
+    viewer: tuple[str, str]
+    market: EmbeddedPostgres
+    market_url: str
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium or Chrome of this machine."""
+    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if found is None:
+        pytest.skip(
+            "NO BROWSER ON THIS MACHINE, THE UI IS NOT TESTED: install one, on Debian or Ubuntu by "
+            "`apt-get install chromium`, elsewhere Google Chrome"
+        )
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=_ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="session")
+def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Airflow's web server with the project's DAGs and plugins, and a migrated, empty market database."""
+    folder = tmp_path_factory.mktemp("site")
+    with _market_server(folder / "market") as market:
+        market_url = market.ensure_database("market", connection_limit=25)
+        with pytest.MonkeyPatch.context() as environment, Stack(folder / "stack", report=_silent) as stack:
+            environment.setenv("MLTRADING_DATABASE_URL", market_url)
+            stack.start_database()
+            stack.run("-m", "include.mltrading", "migrate")
+            with ThreadPoolExecutor() as pool:
+                # The web server makes the roles and the plugin's permissions before it answers.
+                parsed = pool.submit(stack.airflow, "dags", "reserialize")
+                url = stack.start_webserver()
+                parsed.result()
+            name, password = VIEWER
+            stack.airflow(
+                "users", "create", "--role", "Viewer", "--username", name, "--password", password,
+                "--email", "viewer@localhost.invalid", "--firstname", "A", "--lastname", "Viewer",
+            )  # fmt: skip
+            admin = (airflow.ADMIN, airflow.admin_password(stack.state))
+            yield Site(url, admin, VIEWER, market, market_url)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A window of a browser that knows nobody yet."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    context.set_default_timeout(15_000)
+    yield context.new_page()
+    context.close()
+
+
+def log_in(page: Page, site: Site, user: tuple[str, str]) -> None:
+    """Log in through the login page."""
+    page.goto(f"{site.url}/login/")
+    page.fill("#username", user[0])
+    page.fill("#password", user[1])
+    page.click("input[type=submit]")
+    page.wait_for_url(f"{site.url}/home*")
+
+
+def _market_server(folder: Path) -> EmbeddedPostgres:
+    folder.mkdir(mode=0o711)
+    return EmbeddedPostgres(folder, report=_silent)
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,0 +1,188 @@
+"""`airflow dags backfill` from the project's shell, as the README tells it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from running_installation import (
+    SYMBOLS,
+    Installation,
+    bars_until,
+    tick_of,
+    write_deployments,
+)
+
+from include.mltrading.market.calendar import NEW_YORK, Session
+from include.mltrading.settings import PROJECT_ROOT
+from include.standalone.demo import COLLECTION, FEATURES
+from include.standalone.runs import DagRun, newest_run
+
+pytestmark = pytest.mark.e2e
+
+HOURS = (10, 11)
+# Both scheduled DAGs run for the ticks of Monday 9:00 to Friday 16:00 New York. A run's logical date is the
+# tick before its own: Friday 16:00 for Monday's first.
+WEEK_START, WEEK_END = "2026-11-13T16:00-05:00", "2026-11-20T15:30-05:00"
+
+
+@dataclass(frozen=True)
+class Shell:
+    """`make shell CMD='…'` of an installation."""
+
+    state: Path
+
+    def __call__(self, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "include.standalone", "shell", "--command", command],
+            cwd=PROJECT_ROOT,
+            env={**os.environ, "MLTRADING_STATE_DIR": str(self.state)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def shell(installation: Installation) -> Shell:
+    return Shell(installation.stack.state)
+
+
+@pytest.fixture(scope="module")
+def backfilled(installation: Installation, shell: Shell) -> Session:
+    """A day two ticks of which both DAGs were backfilled for, into an empty database."""
+    day = installation.next_day()
+    for dag_id in (COLLECTION, FEATURES):
+        done = shell(f"airflow dags backfill {_two_ticks(day)} {dag_id}")
+        assert done.returncode == 0, done.stdout + done.stderr
+    return day
+
+
+def _two_ticks(day: Session) -> str:
+    """The options for the ticks of 10:00 and 11:00 (features: 10:05 and 11:05)."""
+    nine = tick_of(day, hour=9).astimezone(NEW_YORK)
+    return f"-s {nine.isoformat()} -e {(nine + timedelta(minutes=90)).isoformat()}"
+
+
+def _runs(installation: Installation, dag_id: str, day: Session) -> list[DagRun]:
+    """The runs of a day's ticks, in order."""
+    rows = installation.metadata.execute(
+        "SELECT run_id FROM dag_run WHERE dag_id = %s AND data_interval_end BETWEEN %s AND %s ORDER BY 1",
+        (dag_id, day.open - timedelta(hours=5), day.close + timedelta(hours=5)),
+    ).fetchall()
+    found = [newest_run(installation.metadata, dag_id, run_id=row[0]) for row in rows]
+    return [run for run in found if run is not None]
+
+
+def test_a_backfill_runs_every_tick_of_the_range_at_the_first_try(
+    installation: Installation, backfilled: Session
+) -> None:
+    for dag_id in (COLLECTION, FEATURES):
+        runs = _runs(installation, dag_id, backfilled)
+        assert [run.tick for run in runs] == [tick_of(backfilled, dag_id, hour) for hour in HOURS]
+        for run in runs:
+            assert run.run_id.startswith("backfill__")
+            assert run.state == "success"
+            states = installation.states(run)
+            mapped = "collect_symbol" if dag_id == COLLECTION else "compute_features"
+            assert states.pop(mapped) == dict.fromkeys(SYMBOLS, "success")
+            assert set(states.values()) == {"success"}
+
+
+def test_a_backfill_stores_the_final_bars_of_each_tick_and_nothing_provisional(
+    installation: Installation, backfilled: Session
+) -> None:
+    ticks = [tick_of(backfilled, hour=hour) for hour in HOURS]
+    expected = bars_until(backfilled, ticks[1])
+    assert bars_until(backfilled, ticks[0]) == []
+    assert len(expected) == 1
+    for symbol in SYMBOLS:
+        assert installation.final_bars(symbol, backfilled.open) == expected
+        assert installation.feature_rows(symbol, backfilled.open) == expected
+    collections = _runs(installation, COLLECTION, backfilled)
+    assert installation.ledger(collections[1]) == [
+        ("collect_symbol", symbol, 1, "ok", 1, ticks[1]) for symbol in SYMBOLS
+    ]
+    assert installation.market.execute("SELECT count(*) FROM market_data WHERE NOT is_final").fetchone() == (
+        0,
+    )
+
+
+def test_with_a_failing_symbol_every_tick_is_attempted_and_check_tells_the_true_result(
+    installation: Installation, backfilled: Session, shell: Shell
+) -> None:
+    day = installation.next_day()
+    with installation.fault("status", "IBM", status=503):
+        done = shell(f"airflow dags backfill --continue-on-failures {_two_ticks(day)} {COLLECTION}")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = _runs(installation, COLLECTION, day)
+    assert [run.tick for run in runs] == [tick_of(day, hour=hour) for hour in HOURS]
+    for run in runs:
+        assert run.state == "failed"
+        assert [row[1:4] for row in installation.ledger(run)] == [
+            ("AAPL", 1, "ok"),
+            ("IBM", 1, "error"),
+            ("MSFT", 1, "ok"),
+        ]
+    told = shell(f"python -m include.mltrading check --run {runs[0].run_id}")
+    assert told.returncode == 1
+    assert "IBM" in told.stdout
+    assert "2 served, 1 failed" in told.stdout
+
+
+def test_a_features_backfill_without_a_collection_computes_from_the_stored_bars(
+    installation: Installation, backfilled: Session, shell: Shell
+) -> None:
+    day = installation.next_day()
+    installation.stack.run("-m", "include.mltrading", "collect", "--end", day.close.isoformat())
+
+    done = shell(f"airflow dags backfill {_two_ticks(day)} {FEATURES}")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = _runs(installation, FEATURES, day)
+    assert [run.state for run in runs] == ["success", "success"]
+    assert "computing from the bars that are stored" in installation.log(runs[0], "wait_for_bars")
+    for symbol in SYMBOLS:
+        bars = installation.final_bars(symbol, day.open)
+        assert len(bars) == 7
+        assert installation.feature_rows(symbol, day.open) == bars
+
+
+def test_a_retry_of_a_batch_repeats_only_the_symbols_that_failed(
+    installation: Installation, backfilled: Session, shell: Shell, tmp_path: Path
+) -> None:
+    """Three symbols in one task that tries again after a second, unlike the module's installation."""
+    day = installation.next_day()
+    deployments = write_deployments(tmp_path / "deployments.yaml", retries=1, retry_delay_seconds=1)
+    variables = f"MLTRADING_SYMBOLS_PER_TASK=3 MLTRADING_DEPLOYMENTS_FILE={deployments}"
+    tick = tick_of(day, hour=11)
+    start = (tick - timedelta(hours=1)).isoformat()
+
+    with installation.fault("status", "IBM", status=503, count=1):
+        done = shell(f"{variables} airflow dags backfill -s {start} -e {start} {COLLECTION}")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = _runs(installation, COLLECTION, day)
+    assert run.state == "success"
+    assert installation.states(run)["collect_symbol"] == {"AAPL, IBM, MSFT": "success"}
+    assert installation.ledger(run) == [
+        ("collect_symbol", "AAPL", 1, "ok", 1, tick),
+        ("collect_symbol", "IBM", 1, "error", None, tick),
+        ("collect_symbol", "IBM", 2, "ok", 1, tick),
+        ("collect_symbol", "MSFT", 1, "ok", 1, tick),
+    ]
+
+
+def test_the_range_for_a_trading_week_covers_exactly_its_forty_ticks(installation: Installation) -> None:
+    days = [date(2026, 11, day) for day in range(16, 21)]
+    for dag_id in (COLLECTION, FEATURES):
+        expected = [tick_of(day, dag_id, hour).isoformat() for day in days for hour in range(9, 17)]
+        assert len(expected) == 40
+        assert installation.ask_airflow("ticks", dag_id, WEEK_START, WEEK_END) == expected
