@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from include.standalone import airflow
 from include.standalone.postgres import EmbeddedPostgres
@@ -42,6 +42,14 @@ class Site:
     viewer: tuple[str, str]
     market: EmbeddedPostgres
     market_url: str
+
+    def log_in(self, page: Page, user: tuple[str, str]) -> None:
+        """Log in through the login page."""
+        page.goto(f"{self.url}/login/")
+        page.fill("#username", user[0])
+        page.fill("#password", user[1])
+        page.click("input[type=submit]")
+        page.wait_for_url(f"{self.url}/home*", wait_until="domcontentloaded")
 
 
 @pytest.fixture(scope="session")
@@ -83,22 +91,37 @@ def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             yield Site(url, admin, VIEWER, market, market_url)
 
 
+@pytest.fixture(scope="session")
+def admin_context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
+    """A browser in which the administrator has logged in."""
+    context = _context(browser)
+    page = context.new_page()
+    site.log_in(page, site.admin)
+    page.close()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def admin_page(admin_context: BrowserContext) -> Iterator[Page]:
+    """A new window in which the administrator is logged in."""
+    page = admin_context.new_page()
+    yield page
+    page.close()
+
+
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A window of a browser that knows nobody yet."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    context.set_default_timeout(15_000)
+    context = _context(browser)
     yield context.new_page()
     context.close()
 
 
-def log_in(page: Page, site: Site, user: tuple[str, str]) -> None:
-    """Log in through the login page."""
-    page.goto(f"{site.url}/login/")
-    page.fill("#username", user[0])
-    page.fill("#password", user[1])
-    page.click("input[type=submit]")
-    page.wait_for_url(f"{site.url}/home*")
+def _context(browser: Browser) -> BrowserContext:
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    context.set_default_timeout(20_000)
+    return context
 
 
 def _market_server(folder: Path) -> EmbeddedPostgres:

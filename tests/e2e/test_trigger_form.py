@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -12,7 +12,10 @@ from playwright.sync_api import Page, expect
 
 from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.settings import Settings
-from tests.e2e.browser import Site, log_in
+
+if TYPE_CHECKING:
+    # Not at run time: pytest loads the module as a plugin.
+    from tests.e2e.browser import Site
 
 pytest_plugins = ["tests.e2e.browser"]
 pytestmark = pytest.mark.e2e
@@ -35,9 +38,10 @@ FIELDS = {
 BAD_SYMBOLS = ["NOPE", "'; DROP", "$(touch x)", "-rf", "A\nB", "<img src=x onerror=alert(1)>"]
 
 
-@pytest.fixture(autouse=True)
-def logged_in(page: Page, site: Site) -> None:
-    log_in(page, site, site.admin)
+@pytest.fixture
+def page(admin_page: Page) -> Page:
+    """Whoever triggers is logged in."""
+    return admin_page
 
 
 def open_form(page: Page, site: Site, dag_id: str) -> None:
@@ -100,7 +104,7 @@ def assert_refused(page: Page, site: Site, dag_id: str, name: str) -> None:
 def test_the_form_shows_every_param_with_title_and_description(page: Page, site: Site, dag_id: str) -> None:
     open_form(page, site, dag_id)
 
-    rows = page.locator("#trigger_form .panel-body > table > tbody > tr")
+    rows = page.locator("#trigger_form > .panel > .panel-body > table > tbody > tr")
     assert rows.count() == len(FIELDS[dag_id])
     for name, title in FIELDS[dag_id].items():
         row = page.locator(f"tr:has(> td > label[for=element_{name}])")
@@ -112,8 +116,8 @@ def test_the_form_shows_every_param_with_title_and_description(page: Page, site:
 
 def test_bad_input_is_refused_by_the_on_demand_form_and_stores_nothing(page: Page, site: Site) -> None:
     before = rows_stored(site)
+    open_form(page, site, ONDEMAND)
     for symbol in BAD_SYMBOLS:
-        open_form(page, site, ONDEMAND)
         type_configuration(page, {"symbols": [symbol], "period": "1y"})
         trigger(page)
         assert_refused(page, site, ONDEMAND, "symbols")
@@ -126,7 +130,6 @@ def test_bad_input_is_refused_by_the_on_demand_form_and_stores_nothing(page: Pag
         ("symbol", {"symbol": ["AAPL"]}),
     ]
     for name, configuration in others:
-        open_form(page, site, ONDEMAND)
         type_configuration(page, configuration)
         trigger(page)
         assert_refused(page, site, ONDEMAND, name)
@@ -153,9 +156,14 @@ def test_a_start_after_the_end_is_refused_and_what_was_typed_stays(page: Page, s
     assert page.is_checked("#element_recompute_features")
     assert page.locator("#element_symbols option:checked").all_inner_texts() == ["AAPL", "MSFT"]
 
+    # Nobody else finds it in the form.
+    open_form(page, site, ONDEMAND)
+    assert page.input_value("#element_start") == page.input_value("#element_end") == ""
+    assert page.input_value("#element_period") == "1y"
+    assert page.locator("#element_symbols option:checked").count() == 0
+
     # A start that is still to come is after the end of the run itself.
     page.fill("#element_start", str(today + timedelta(days=2)))
-    page.fill("#element_end", "")
     trigger(page)
     assert_refused(page, site, ONDEMAND, "start")
     assert rows_stored(site) == before

@@ -1,4 +1,4 @@
-"""The command line as people meet it: its errors name the thing and the remedy, and nothing stored is lost."""
+"""The command line as people meet it: errors name the thing and the remedy, and nothing stored is lost."""
 
 from __future__ import annotations
 

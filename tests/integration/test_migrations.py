@@ -130,8 +130,8 @@ BAR = {
 def test_the_table_itself_refuses_what_is_no_bar(database: str, change: dict[str, Any]) -> None:
     insert = (
         "INSERT INTO market_data (symbol, timestamp, open, high, low, close, volume, is_final, source) "
-        "VALUES (%(symbol)s, %(timestamp)s, %(open)s, %(high)s, %(low)s, %(close)s, %(volume)s, %(is_final)s, "
-        "%(source)s)"
+        "VALUES (%(symbol)s, %(timestamp)s, %(open)s, %(high)s, %(low)s, %(close)s, %(volume)s, "
+        "%(is_final)s, %(source)s)"
     )
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(insert, BAR)

@@ -190,6 +190,6 @@ def test_an_empty_database_is_empty_until_something_was_tried(
 def test_a_database_without_a_schema_is_named_so(empty_database: str, deployments: Deployments) -> None:
     with (
         psycopg.connect(empty_database, autocommit=True) as connection,
-        pytest.raises(SchemaError, match="no schema yet.* migrate"),
+        pytest.raises(SchemaError, match=r"no schema yet.* migrate"),
     ):
         snapshot(connection, deployments, ["AAPL"], NOW)

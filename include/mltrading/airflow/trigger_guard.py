@@ -1,8 +1,8 @@
 """Airflow 2.11's trigger form, for our DAGs: input that a run would refuse makes no run.
 
 Airflow checks each param against its schema, but not one against another, and it cannot show the form again
-after an error when no symbol was chosen. So the check is made before the view: where it fails, the view is
-left without a configuration, which makes it show the form, filled with what was typed.
+after an error when no symbol was chosen. So the check is made before the view: where it fails, the view shows
+the form, filled with what was typed, and makes no run.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ def refuse_bad_input() -> None:
     message = find_problem(dag.params, conf, logical_date) if isinstance(conf, dict) else None
     if message is not None:
         flash(message, "error")
+        # What the view does for a link to a filled form. Without a `conf` among the values it would leave the
+        # typed values in its cached DAG, as defaults for everybody.
+        request.method = "GET"
         request.values = CombinedMultiDict([MultiDict(_form_again(dag.params, conf))])
 
 
@@ -73,8 +76,10 @@ def find_problem(params: Any, conf: Mapping[str, Any], logical_date: datetime) -
 
 def _form_again(params: Any, conf: Mapping[str, Any]) -> dict[str, str]:
     """The submitted values under the names by which the view fills the form."""
-    kept = {name: request.values[name] for name in ("origin", "run_id") if name in request.values}
+    kept = ("origin", "run_id", "execution_date")
     typed = {name: value for name, value in conf.items() if name in params and value is not None}
-    return kept | {
-        name: value if isinstance(value, str) else json.dumps(value) for name, value in typed.items()
+    return {
+        **{name: request.values[name] for name in kept if name in request.values},
+        **{name: value if isinstance(value, str) else json.dumps(value) for name, value in typed.items()},
+        "conf": json.dumps(typed),
     }
