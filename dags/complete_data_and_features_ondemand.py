@@ -20,12 +20,11 @@ A run works up to the instant at which it was triggered, also when it is cleared
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 
 from airflow.providers.common.compat.sdk import DAG, TriggerRule
 
 from include.mltrading.airflow.deployment import dag_arguments, timetable
-from include.mltrading.airflow.operator import MarketOperator
+from include.mltrading.airflow.operator import MarketOperator, for_each_batch
 from include.mltrading.airflow.params import load_params, symbols_param
 from include.mltrading.config import load_deployments
 from include.mltrading.market.symbols import read_symbols_file
@@ -45,13 +44,9 @@ with DAG(
 ):
     prepare_database = MarketOperator(task_id="prepare_database")
     plan_symbols = MarketOperator(task_id="plan_symbols", output_processor=json.loads)
-    collect_symbol = MarketOperator.partial(
-        task_id="collect_symbol",
-        pool="yahoo_api",
-        map_index_template="{{ task.symbols | join(', ') }}",
-        execution_timeout=timedelta(minutes=10 + 2 * (settings.symbols_per_task - 1)),
-        do_xcom_push=False,
-    ).expand(symbols=plan_symbols.output)
+    collect_symbol = for_each_batch(
+        "collect_symbol", plan_symbols.output, pool="yahoo_api", minutes=8 + 2 * settings.symbols_per_task
+    )
     publish_bars = MarketOperator(
         task_id="publish_bars",
         symbols=plan_symbols.output,
@@ -59,13 +54,9 @@ with DAG(
         trigger_rule=TriggerRule.ALL_DONE,
         sla=deployments.sla(DAG_ID),
     )
-    compute_features = MarketOperator.partial(
-        task_id="compute_features",
-        pool="market_db",
-        map_index_template="{{ task.symbols | join(', ') }}",
-        execution_timeout=timedelta(minutes=10 + (settings.symbols_per_task - 1)),
-        do_xcom_push=False,
-    ).expand(symbols=plan_symbols.output)
+    compute_features = for_each_batch(
+        "compute_features", plan_symbols.output, pool="market_db", minutes=9 + settings.symbols_per_task
+    )
     publish_features = MarketOperator(
         task_id="publish_features",
         symbols=plan_symbols.output,

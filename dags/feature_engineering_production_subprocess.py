@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import DAG, TriggerRule
 
 from include.mltrading.airflow.deployment import dag_arguments, timetable
 from include.mltrading.airflow.gate import CollectionGate
-from include.mltrading.airflow.operator import MarketOperator
+from include.mltrading.airflow.operator import MarketOperator, for_each_batch
 from include.mltrading.airflow.params import initial_run_param, symbols_param
 from include.mltrading.config import load_deployments
 from include.mltrading.market.symbols import batches, read_symbols_file
@@ -57,13 +57,12 @@ with DAG(
         pool="sensors",
     )
     # A literal list: `airflow dags backfill` deadlocks on a task that is mapped over another's result.
-    compute_features = MarketOperator.partial(
-        task_id="compute_features",
+    compute_features = for_each_batch(
+        "compute_features",
+        batches(universe, settings.symbols_per_task),
         pool="market_db",
-        map_index_template="{{ task.symbols | join(', ') }}",
-        execution_timeout=timedelta(minutes=10 + (settings.symbols_per_task - 1)),
-        do_xcom_push=False,
-    ).expand(symbols=batches(universe, settings.symbols_per_task))
+        minutes=9 + settings.symbols_per_task,
+    )
     publish_features = MarketOperator(
         task_id="publish_features",
         symbols=universe,

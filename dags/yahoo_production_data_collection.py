@@ -17,12 +17,10 @@ repeated at any time. On a day without a session it skips itself.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.providers.common.compat.sdk import DAG, TriggerRule
 
 from include.mltrading.airflow.deployment import dag_arguments, timetable
-from include.mltrading.airflow.operator import MarketOperator
+from include.mltrading.airflow.operator import MarketOperator, for_each_batch
 from include.mltrading.airflow.params import data_period_param, symbols_param
 from include.mltrading.config import load_deployments
 from include.mltrading.market.symbols import batches, read_symbols_file
@@ -42,13 +40,12 @@ with DAG(
 ):
     check_session = MarketOperator(task_id="check_session")
     # A literal list: `airflow dags backfill` deadlocks on a task that is mapped over another's result.
-    collect_symbol = MarketOperator.partial(
-        task_id="collect_symbol",
+    collect_symbol = for_each_batch(
+        "collect_symbol",
+        batches(universe, settings.symbols_per_task),
         pool="yahoo_api",
-        map_index_template="{{ task.symbols | join(', ') }}",
-        execution_timeout=timedelta(minutes=10 + 2 * (settings.symbols_per_task - 1)),
-        do_xcom_push=False,
-    ).expand(symbols=batches(universe, settings.symbols_per_task))
+        minutes=8 + 2 * settings.symbols_per_task,
+    )
     publish_bars = MarketOperator(
         task_id="publish_bars",
         symbols=universe,

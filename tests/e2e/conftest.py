@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,17 +14,9 @@ from include.standalone.runs import connect_metadata
 from include.standalone.stack import Stack
 
 
-@pytest.fixture(scope="session")
-def installation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The state folder that all modules share: only the first pays for making Airflow's database."""
-    return tmp_path_factory.mktemp("installation")
-
-
 @pytest.fixture(scope="module")
-def installation(
-    installation_folder: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Installation]:
-    """Three symbols, an empty market database and a scheduler; every DAG is paused.
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Three symbols, empty databases and a scheduler; every DAG is paused. It ends with the module.
 
     Unlike a real one it does not try again (tests of failures would wait for minutes), its gate looks
     every two seconds, and two of three symbols are enough.
@@ -36,10 +27,9 @@ def installation(
     deployments_file = write_deployments(
         folder / "deployments.yaml", retries=0, gate_poke_seconds=2, minimum_good_share=0.6
     )
-    name = request.module.__name__.rpartition(".")[2]
     with (
         MarketSimulator() as simulator,
-        Stack(installation_folder, market_database=name, report=lambda line: None) as stack,
+        Stack(tmp_path_factory.mktemp("installation"), report=lambda line: None) as stack,
     ):
         stack.start_database()
         stack.export("MLTRADING_YAHOO_URL", simulator.url)

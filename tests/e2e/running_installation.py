@@ -99,9 +99,11 @@ class Installation:
         assert side.stdout is not None
         side.stdin.write(json.dumps(command) + "\n")
         side.stdin.flush()
-        answer = side.stdout.readline()
-        assert answer, f"airflow_side ended at {command}"
-        return json.loads(answer)
+        line = side.stdout.readline()
+        assert line, f"airflow_side ended at {command}"
+        told = json.loads(line)
+        assert "error" not in told, f"{command}: {told['error']}"
+        return told["answer"]
 
     def plant(self, dag_id: str, tick: datetime) -> str:
         """Queue the scheduled run of a past tick; the real scheduler runs it. Its run id."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from airflow.providers.postgres.hooks.postgres import PostgresHook
-
 CONNECTION_ID = "mltrading_db"
 
 # libpq's keywords and their environment variables (https://www.postgresql.org/docs/current/libpq-envars.html).
@@ -30,6 +28,9 @@ _VARIABLES = {
 
 def libpq_keywords() -> dict[str, str]:
     """The connection as libpq's keywords; what it leaves empty is absent."""
+    # Brings the database driver along; a DAG file, which imports this module, needs none.
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
     connection = PostgresHook(postgres_conn_id=CONNECTION_ID).get_connection(CONNECTION_ID)
     values = {
         **connection.extra_dejson,

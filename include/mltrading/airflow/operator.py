@@ -136,6 +136,21 @@ class MarketOperator(BashOperator):
         return [symbol for symbol in flat if symbol in asked]
 
 
+def for_each_batch(task_id: str, symbols: Any, *, pool: str, minutes: int) -> Any:
+    """The step as a mapped task: an instance, and a process, for each batch of symbols.
+
+    symbols: a list of lists of symbols, or the task whose result is one. minutes: an instance's time limit.
+    """
+    return MarketOperator.partial(
+        task_id=task_id,
+        pool=pool,
+        # The instance's name in the grid.
+        map_index_template="{{ task.symbols | join(', ') }}",
+        execution_timeout=timedelta(minutes=minutes),
+        do_xcom_push=False,
+    ).expand(symbols=symbols)
+
+
 class _RememberingHook(SubprocessHook):
     """Keeps the exit code and the last line for the operator's verdict."""
 
