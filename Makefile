@@ -13,8 +13,8 @@ help: ## This list
 setup: ## Make the environment .venv/ (PYTHON=/path/to/python chooses the interpreter)
 	@include/standalone/setup.sh
 
-demo: setup ## Everything local and offline: load, collect, compute, show (ONCE=1: end by itself)
-	@$(PYTHON_OF_VENV) -m include.standalone demo $(if $(ONCE),--once)
+demo: setup ## Everything local and offline: load, collect, compute, show (ONCE=1: end by itself; SYMBOLS=100)
+	@$(PYTHON_OF_VENV) -m include.standalone demo $(if $(ONCE),--once) $(if $(SYMBOLS),--symbols $(SYMBOLS))
 
 run: setup ## The real thing: against Yahoo, on its schedules, until Ctrl-C
 	@$(PYTHON_OF_VENV) -m include.standalone run

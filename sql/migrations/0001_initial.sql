@@ -146,8 +146,10 @@ CREATE TABLE processing_history (
 COMMENT ON TABLE processing_history IS 'the audit log: one row for each run, step, symbol and try';
 COMMENT ON COLUMN processing_history.window_end IS
     'the instant up to which the run works: its tick, or when it was triggered';
-CREATE INDEX processing_history_correlation ON processing_history (correlation_id);
-CREATE INDEX processing_history_started ON processing_history (started_at);
+-- The story of a run, by either of its names; the last runs of a DAG.
+CREATE INDEX processing_history_correlation_id ON processing_history (correlation_id);
+CREATE INDEX processing_history_run_id ON processing_history (run_id);
+CREATE INDEX processing_history_last_runs ON processing_history (dag_id, window_end, started_at);
 
 -- One row: the moment from which the next request to the vendor may be sent, over all processes and hosts.
 CREATE TABLE request_clock (

@@ -38,15 +38,21 @@ class Shell:
     state: Path
 
     def __call__(self, command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        with subprocess.Popen(
             [sys.executable, "-m", "include.standalone", "shell", "--command", command],
             cwd=PROJECT_ROOT,
             env={**os.environ, "MLTRADING_STATE_DIR": str(self.state)},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=240,
-            check=False,
-        )
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=150)
+            except subprocess.TimeoutExpired:
+                process.terminate()  # the shell passes it on
+                out, err = process.communicate()
+                pytest.fail(f"did not end: {command}\n{out}\n{err}")
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
