@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 = all done, 1 = something failed, 2 = bad usage or configuration."""
+"""The command line. Exit codes: 0 = all done, 1 = something failed, 2 = bad usage or configuration.
+
+75 = nothing failed, but the rate limit or a pause that the vendor asked for lasted longer than the command.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m include.mltrading",
         description="Hourly US-equity bars and 36 technical features in PostgreSQL.",
-        epilog="Exit codes: 0 = all done, 1 = something failed, 2 = bad usage or configuration.",
+        epilog="Exit codes: 0 = all done, 1 = something failed, 2 = bad usage or configuration, "
+        "75 = try again later (rate limit).",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -93,11 +97,10 @@ def _collect(options: argparse.Namespace, settings: Settings) -> int:
     from include.mltrading.config import load_deployments
     from include.mltrading.market import calendar, yahoo
     from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch
-    from include.mltrading.pipeline.collect import Collection
+    from include.mltrading.pipeline.collect import FETCH_SECONDS, Collection
     from include.mltrading.pipeline.run import Run
     from include.mltrading.pipeline.runner import Limits
     from include.mltrading.pipeline.steps import COLLECT
-    from include.mltrading.pipeline.task import FETCH_SECONDS
 
     symbols = _symbols(options, settings)
     run = Run.from_command_line(_instant(options.end, "--end"))

@@ -56,3 +56,12 @@ class NoBarsError(YahooError):
 
 class MalformedReplyError(YahooError):
     """Yahoo's answer cannot be read."""
+
+
+class PostponedError(YahooError):
+    """The rate limit or a pause that Yahoo asked for lasts longer than the task may.
+
+    75 is sysexits' EX_TEMPFAIL: nothing is wrong, try again later.
+    """
+
+    exit_code = 75

@@ -43,7 +43,7 @@ def collect(settings: Settings, simulator: MarketSimulator) -> Collect:
     ) -> list[Outcome]:
         run = Run("dag", f"run-{tick.isoformat()}", try_number, tick, backfill)
         pointed = dataclasses.replace(settings, yahoo_url=simulator.url, yahoo_requests_per_second=1000.0)
-        work = Collection(pointed, run, Window(tick, sessions=sessions), timedelta())
+        work = Collection(pointed, run, Window(tick, sessions=sessions), timedelta(), retry_seconds=0.05)
         return run_batch(pointed, run, COLLECT, symbols, work, limits=LIMITS, concurrency=2)
 
     return call

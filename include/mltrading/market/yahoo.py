@@ -7,12 +7,17 @@ which a process calls before it forks workers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from include.mltrading.errors import UsageError
 from include.mltrading.market.bars import Bar
+
+# HTTP requests for one symbol and window once a session is shared; obtaining one takes two more.
+REQUESTS_PER_FETCH = 1
+YAHOO_HOST = "query2.finance.yahoo.com"
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,40 @@ class VendorReply:
     source: str
 
 
+@dataclass(frozen=True)
+class VendorSession:
+    """An anonymous session with Yahoo: what a browser that has never logged in holds. Kept out of logs.
+
+    cookies: each as name, value, domain, path. crumb: None where Yahoo gave none; charts can do without.
+    obtained_at: None until it is shared.
+    """
+
+    cookies: tuple[dict[str, Any], ...] = field(repr=False)
+    crumb: str | None = field(repr=False)
+    obtained_at: datetime | None = None
+
+
+class SessionStore(Protocol):
+    """Where processes share one session."""
+
+    def load(self) -> VendorSession | None:
+        """The session; None tells the caller to obtain one and then to call `save` or `abandon`."""
+
+    def save(self, session: VendorSession) -> None:
+        """Share a session that the caller has obtained."""
+
+    def abandon(self) -> None:
+        """The caller could not obtain a session."""
+
+    def discard(self, session: VendorSession) -> None:
+        """Yahoo refused the session."""
+
+
+def server(base_url: str | None) -> str:
+    """Host and port that chart requests go to, without any login in the URL."""
+    return YAHOO_HOST if base_url is None else urlsplit(base_url).netloc.rpartition("@")[2]
+
+
 def preload() -> None:
     """Import yfinance now, so that processes forked from this one need not."""
     from include.mltrading.market import yahoo_client  # noqa: F401
@@ -59,15 +98,17 @@ def fetch_hourly(
     base_url: str | None = None,
     before_request: Callable[[], None] = lambda: None,
     request_timeout: float = 30.0,
+    sessions: SessionStore | None = None,
 ) -> VendorReply:
     """The hourly bars of `symbol` that start in [start, end), with the window's splits and dividends.
 
     start, end: timezone-aware. base_url: where to send what would go to *.yahoo.com, None for Yahoo itself.
     before_request: called ahead of every HTTP request, so a rate limiter can wait there; what it raises ends
-    the fetch and propagates. request_timeout: seconds for each request.
+    the fetch and propagates. request_timeout: seconds for each request. sessions: where cookie and crumb are
+    shared between processes, None to keep them in this one's memory.
 
-    A first fetch makes 3 requests (cookie, crumb, chart), each later one of the same process makes 1. Cookie
-    and crumb are kept in memory, and nothing is written to disk. One fetch at a time per process.
+    A first fetch makes 3 requests (cookie, crumb, chart), each later one makes 1. Nothing is written to disk.
+    A shared session that Yahoo refuses is renewed once. One fetch at a time per process.
 
     Raises UsageError (start not before end, a wrong base_url), RateLimitedError (429), SymbolNotFoundError,
     NoBarsError (a known symbol with no bar in the window, or a window older than Yahoo serves),
@@ -92,6 +133,7 @@ def fetch_hourly(
         base_url=base_url,
         before_request=before_request,
         request_timeout=request_timeout,
+        sessions=sessions,
     )
 
 

@@ -38,11 +38,17 @@ from include.mltrading.errors import (
     YahooUnreachableError,
 )
 from include.mltrading.market.bars import Bar
-from include.mltrading.market.yahoo import Dividend, Split, VendorReply
+from include.mltrading.market.yahoo import (
+    Dividend,
+    SessionStore,
+    Split,
+    VendorReply,
+    VendorSession,
+    server,
+)
 
 NEW_YORK = ZoneInfo("America/New_York")
 COOKIE_HOST = "fc.yahoo.com"
-CHART_HOST = "query2.finance.yahoo.com"
 CHART_PATH = "/v8/finance/chart/"
 CRUMB_PATH = "/v1/test/getcrumb"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -74,6 +80,10 @@ cache._TzCacheManager._tz_cache = _ZoneCache()
 cache._CookieCacheManager._Cookie_cache = _CookieCache()
 
 
+class _SessionRefused(Exception):
+    """Yahoo does not take the shared session's cookie and crumb any more."""
+
+
 @dataclass
 class _Fetch:
     """One fetch: what the session has to know, and what it saw."""
@@ -82,6 +92,7 @@ class _Fetch:
     host: str
     before_request: Callable[[], None]
     timeout: float
+    shared: VendorSession | None = None  # the session that other processes obtained
     refusal: Exception | None = None  # what before_request raised
     status: int | None = None  # of the last reply to a chart request
     chart: bytes = b""  # its body
@@ -144,6 +155,7 @@ class YahooSession(Session[Response]):
         self.base_url_for_yahoo = base_url
         self.process = os.getpid()
         self.cookie_reply: Response | None = None
+        self.chart_was_served = False
         self.current: _Fetch | None = None
 
     def request(self, method: Any, url: str, *args: Any, **kwargs: Any) -> Response:
@@ -157,6 +169,8 @@ class YahooSession(Session[Response]):
         is_cookie = parts.hostname == COOKIE_HOST
         if is_cookie and self.cookie_reply is not None and len(self.cookies):
             return self.cookie_reply
+        if parts.path == CRUMB_PATH and fetch.shared is not None:
+            raise exceptions.YFRateLimitError  # others know that there is none to get; the chart needs none
         try:
             fetch.before_request()
         except Exception as error:
@@ -171,6 +185,8 @@ class YahooSession(Session[Response]):
             # takes the error's text for the crumb.
             raise exceptions.YFRateLimitError
         elif parts.path.startswith(CHART_PATH):
+            # Any answer of the chart service, "no such symbol" too, shows that it takes the session.
+            self.chart_was_served |= reply.status_code < 500 and reply.status_code not in (401, 403, 429)
             _check_chart(fetch, reply)
         return reply
 
@@ -196,12 +212,75 @@ def fetch(
     base_url: str | None,
     before_request: Callable[[], None],
     request_timeout: float,
+    sessions: SessionStore | None,
 ) -> VendorReply:
     """See `yahoo.fetch_hourly`; start and end are UTC."""
-    host = CHART_HOST if base_url is None else urlsplit(base_url).netloc.rpartition("@")[2]
     window = f"{symbol} from {start:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}"
-    state = _Fetch(window, host, before_request, request_timeout)
     session = _session_for(base_url)
+
+    def attempt(shared: VendorSession | None) -> VendorReply:
+        state = _Fetch(window, server(base_url), before_request, request_timeout, shared)
+        return _fetch(symbol, start, end, session, state)
+
+    if sessions is None:
+        return attempt(None)
+    shared = sessions.load()
+    if shared is not None:
+        _adopt(session, shared)
+        try:
+            return attempt(shared)
+        except _SessionRefused:
+            sessions.discard(shared)
+        shared = sessions.load()
+        if shared is not None:  # somebody else was faster
+            _adopt(session, shared)
+            try:
+                return attempt(shared)
+            except _SessionRefused:
+                raise MalformedReplyError(
+                    f"{window}: {server(base_url)} refuses every session; try again later"
+                ) from None
+    _forget(session)
+    try:
+        return attempt(None)
+    finally:
+        obtained = _obtained(session)
+        if obtained is None:
+            sessions.abandon()
+        else:
+            sessions.save(obtained)
+
+
+def _adopt(session: YahooSession, shared: VendorSession) -> None:
+    """Let yfinance use the shared cookie and crumb as if it had obtained them."""
+    _forget(session)
+    for cookie in shared.cookies:
+        session.cookies.set(cookie["name"], cookie["value"], domain=cookie["domain"], path=cookie["path"])
+    yahoo_data = data.YfData(session=session)
+    yahoo_data._crumb = shared.crumb
+    yahoo_data._cookie = True
+
+
+def _forget(session: YahooSession) -> None:
+    """Drop cookie and crumb from this process's memory."""
+    data.SingletonMeta._instances.pop(data.YfData, None)
+    session.cookies.clear()
+    session.cookie_reply = None
+    session.chart_was_served = False
+
+
+def _obtained(session: YahooSession) -> VendorSession | None:
+    """The session that this process has obtained; None where nothing shows that Yahoo takes it."""
+    if not session.chart_was_served:
+        return None
+    cookies = tuple(
+        {"name": cookie.name, "value": cookie.value, "domain": cookie.domain, "path": cookie.path}
+        for cookie in session.cookies.jar
+    )
+    return VendorSession(cookies, data.YfData(session=session)._crumb)
+
+
+def _fetch(symbol: str, start: datetime, end: datetime, session: YahooSession, state: _Fetch) -> VendorReply:
     session.current = state
     data.YfData.cache_get.cache_clear()
     try:
@@ -217,6 +296,8 @@ def fetch(
                 repair=False,
                 keepna=True,
             )
+    except _SessionRefused:
+        raise
     except Exception as error:
         if state.refusal is not None:
             raise state.refusal from None
@@ -264,6 +345,8 @@ def _check_chart(fetch: _Fetch, reply: Response) -> None:
         raise fetch.rate_limited()
     if reply.status_code >= 500:
         raise fetch.unreachable(f"answered HTTP {reply.status_code}")
+    if reply.status_code in (401, 403) and fetch.shared is not None:
+        raise _SessionRefused
     if reply.status_code >= 400 and reply.status_code not in (401, 403):  # those a new crumb may cure
         raise fetch.refused(_reason(fetch, reply))
 

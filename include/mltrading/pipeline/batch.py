@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from include.mltrading.errors import MLTradingError
+from include.mltrading.errors import MLTradingError, PostponedError, UsageError
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Limits, Outcome, Work, run_isolated
 from include.mltrading.settings import Settings
@@ -59,11 +59,16 @@ def run_batch(
 
 
 def worst_exit_code(outcomes: Sequence[Outcome]) -> int:
-    """0 when all is done; 2 when every failure needs a change of configuration; else 1."""
+    """0 when all is done; 2 when every failure needs a change of configuration; else 75 when nothing but the
+    rate limit was in the way, else 1.
+    """
     codes = {outcome.exit_code for outcome in outcomes if outcome.exit_code}
     if not codes:
         return 0
-    return 2 if codes == {2} else 1
+    if codes == {UsageError.exit_code}:
+        return UsageError.exit_code
+    postponed = codes <= {UsageError.exit_code, PostponedError.exit_code}
+    return PostponedError.exit_code if postponed else MLTradingError.exit_code
 
 
 def _record_failure(settings: Settings, attempt: ledger.Attempt, outcome: Outcome) -> None:

@@ -3,57 +3,63 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from include.mltrading.errors import NoBarsError
-from include.mltrading.market import yahoo
 from include.mltrading.market.bars import screen
 from include.mltrading.market.calendar import grid
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import COLLECT
+from include.mltrading.pipeline.vendor import REQUEST_SECONDS, Vendor
 from include.mltrading.pipeline.window import Window
 from include.mltrading.settings import Settings
 from include.mltrading.store import ledger, market_data
 from include.mltrading.store.connection import connect
-from include.mltrading.store.request_clock import wait_for_slot
+from include.mltrading.store.request_clock import ON_DEMAND
 
-VENDOR = "yahoo"
+# One symbol may take so long, waiting for its turn included: the mapped task's execution_timeout of ten
+# minutes, less its start and end.
+FETCH_SECONDS = 570
+# What a symbol needs after its last wait: a request that times out, and storing.
+_RESERVE_SECONDS = REQUEST_SECONDS + 10
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What to collect and under which run. finality_delay: added to a bar's end before it counts as final."""
+    """What to collect and under which run.
+
+    finality_delay: added to a bar's end before it counts as final. priority: at the rate limit, see
+    `request_clock`. ends_at: time.monotonic() at which the whole task ends. retry_seconds: see `Vendor`.
+    """
 
     settings: Settings
     run: Run
     window: Window
     finality_delay: timedelta
+    priority: int = ON_DEMAND
+    ends_at: float = float("inf")
+    retry_seconds: float = 4.0
 
     def __call__(self, symbol: str, started: Callable[[], None]) -> int:
         """Collect one symbol; returns the rows written.
 
         Raises YahooError when the vendor does not deliver, NoBarsError when it delivers none of the bars
-        that the exchange had in the window, UsageError when the database holds another source's data.
+        that the exchange had in the window, PostponedError when the rate limit lasts longer than the task,
+        UsageError when the database holds another source's data.
         """
         begun = datetime.now(UTC)
         with connect(self.settings) as connection:
             started()
             start = self.window.first_instant(market_data.last_final_bar(connection, symbol))
             end = self.window.end
-            reply = yahoo.fetch_hourly(
-                symbol,
-                start,
-                end,
-                base_url=self.settings.yahoo_url,
-                before_request=partial(
-                    wait_for_slot, connection, VENDOR, self.settings.yahoo_requests_per_second
-                ),
-            )
+            deadline = min(self.ends_at, time.monotonic() + FETCH_SECONDS) - _RESERVE_SECONDS
+            vendor = Vendor(connection, self.settings, self.priority, deadline, self.retry_seconds)
+            reply = vendor.fetch(symbol, start, end)
             expected = grid(start, end)
             final_until = end - self.finality_delay
             good, refused = screen(reply.bars, expected, final_until)

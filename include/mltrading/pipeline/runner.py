@@ -55,7 +55,7 @@ class Outcome:
     """How one symbol's process ended.
 
     status: as in processing_history. error: one line, None when ok. exit_code: 0 for ok, 2 where trying again
-    without a change cannot help, else 1.
+    without a change cannot help, 75 where the rate limit was in the way, else 1.
     """
 
     symbol: str

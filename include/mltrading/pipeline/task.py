@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,7 +28,6 @@ from include.mltrading.settings import Settings
 # An exit code of BashOperator's: the task is skipped, and so is what comes after it.
 EXIT_SKIP = 99
 MAX_BATCHES = 1024
-FETCH_SECONDS = 570  # the mapped task's execution_timeout of ten minutes, less its start and end
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Task:
 
 
 def run_task(task: Task, settings: Settings) -> int:
-    """Do one task; returns its exit code: 0, EXIT_SKIP, or the batch's. Raises MLTradingError."""
+    """Do one task; returns its exit code: 0, EXIT_SKIP, or the batch's (1, 2, 75). Raises MLTradingError."""
     step = _STEPS.get(task.step)
     if step is None:
         raise UsageError(f"MLTRADING_TASK: unknown step {task.step!r}, not one of {', '.join(_STEPS)}")
@@ -119,13 +120,27 @@ def _check_session(task: Task, settings: Settings) -> int:
 def _collect_symbol(task: Task, settings: Settings) -> int:
     from include.mltrading.config import load_deployments
     from include.mltrading.market import calendar, yahoo
-    from include.mltrading.pipeline.collect import Collection
+    from include.mltrading.pipeline.collect import FETCH_SECONDS, Collection
+    from include.mltrading.store.request_clock import ON_DEMAND, SCHEDULED
 
     if "data_period" in task.params:
         window = Window(task.run.window_end, sessions=sessions_in(str(task.params["data_period"])))
     else:
         window = on_demand_window(task.params, task.run.window_end)
-    pipeline = load_deployments(settings.deployments_file).pipeline
+    deployments = load_deployments(settings.deployments_file)
+    scheduled = any(
+        deployments.schedule(dag_id).cron is not None
+        for dag_id in deployments.deployments
+        if dag_id == task.run.dag_id
+    )
+    work = Collection(
+        settings,
+        task.run,
+        window,
+        timedelta(minutes=deployments.pipeline.finality_delay_minutes),
+        priority=SCHEDULED if scheduled else ON_DEMAND,
+        ends_at=_ends_at(),
+    )
     # Loaded here once, shared by every forked child.
     yahoo.preload()
     calendar.preload()
@@ -134,10 +149,19 @@ def _collect_symbol(task: Task, settings: Settings) -> int:
         task.run,
         COLLECT,
         task.symbols,
-        Collection(settings, task.run, window, timedelta(minutes=pipeline.finality_delay_minutes)),
+        work,
         limits=Limits(FETCH_SECONDS, STARTUP_SECONDS, FETCH_SECONDS, settings.collect_memory_mb),
     )
     return worst_exit_code(outcomes)
+
+
+def _ends_at() -> float:
+    """time.monotonic() at which the operator ends this task; infinite where nobody does."""
+    text = os.environ.get("MLTRADING_TASK_SECONDS", "")
+    try:
+        return time.monotonic() + float(text) if text else float("inf")
+    except ValueError:
+        raise UsageError(f"MLTRADING_TASK_SECONDS={text!r}: give a number; the operator sets it") from None
 
 
 def _compute_features(task: Task, settings: Settings) -> int:

@@ -1,0 +1,84 @@
+"""Asking the vendor with manners: in turn, within the rate, again where that may help."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from include.mltrading.errors import PostponedError, RateLimitedError, YahooUnreachableError
+from include.mltrading.market import yahoo
+from include.mltrading.market.yahoo import VendorReply
+from include.mltrading.settings import Settings
+from include.mltrading.store import request_clock
+from include.mltrading.store.connection import Connection
+from include.mltrading.store.vendor_session import SharedSession
+
+VENDOR = "yahoo"
+REQUEST_SECONDS = 30.0
+_TRANSIENT_TRIES = 3
+_REFUSALS = 5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """The vendor as one symbol's process asks it.
+
+    priority: see `request_clock`. deadline: time.monotonic() until which waiting makes sense.
+    retry_seconds: the longest wait before the first repetition after a transient failure; then it doubles.
+    """
+
+    connection: Connection
+    settings: Settings
+    priority: int
+    deadline: float
+    retry_seconds: float
+
+    def fetch(self, symbol: str, start: datetime, end: datetime) -> VendorReply:
+        """The vendor's bars that start in [start, end).
+
+        A 429 moves the clock that all processes share, and the symbol waits its turn again. A transient
+        failure is repeated after a random wait. Raises PostponedError when the wait would outlast the
+        deadline, else what `yahoo.fetch_hourly` raises.
+        """
+        failures = refusals = 0
+        while True:
+            try:
+                reply = yahoo.fetch_hourly(
+                    symbol,
+                    start,
+                    end,
+                    base_url=self.settings.yahoo_url,
+                    before_request=partial(
+                        request_clock.wait_for_slot,
+                        self.connection,
+                        VENDOR,
+                        self.settings.yahoo_requests_per_second,
+                        priority=self.priority,
+                        deadline=self.deadline,
+                    ),
+                    request_timeout=REQUEST_SECONDS,
+                    sessions=SharedSession(self.connection, yahoo.server(self.settings.yahoo_url)),
+                )
+            except RateLimitedError as error:
+                seconds = request_clock.pause(self.connection, VENDOR, error.retry_after)
+                log.warning("%s; nobody asks for %.0f s", error, seconds)
+                refusals += 1
+                if refusals == _REFUSALS:
+                    raise PostponedError(f"{error}; refused {refusals} times in a row") from None
+            except YahooUnreachableError as error:
+                failures += 1
+                # Full jitter: those who failed together do not come back together.
+                nap = random.uniform(0, self.retry_seconds * 2 ** (failures - 1))  # noqa: S311 - no secret
+                if failures == _TRANSIENT_TRIES or time.monotonic() + nap > self.deadline:
+                    raise
+                log.warning("%s; asking again in %.1f s", error, nap)
+                time.sleep(nap)
+            else:
+                request_clock.welcome(self.connection, VENDOR)
+                return reply

@@ -1,0 +1,1 @@
+DELETE FROM request_queue WHERE waiter = %(waiter)s
