@@ -1,1 +1,4 @@
-SELECT stale_from, feature_version FROM symbol_state WHERE symbol = %(symbol)s FOR UPDATE
+SELECT
+    stale_from, feature_version,
+    (SELECT max(timestamp) FROM feature_engineered_data WHERE symbol = %(symbol)s) AS features_until
+FROM symbol_state WHERE symbol = %(symbol)s FOR UPDATE

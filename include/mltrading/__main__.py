@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # The vendor is asked by so many processes at a time; see the pool yahoo_api.
 _FETCHES = 5
+# A symbol's process waits for PostgreSQL half of its time, so twice the cores are kept busy; and at most so
+# many connections are taken, beside the one of the command itself.
+_COMPUTATIONS = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,7 +137,7 @@ def _features(options: argparse.Namespace, settings: Settings) -> int:
     symbols = _symbols(options, settings)
     run = Run.from_command_line(None)
     work = FeatureComputation(settings, run, full=options.full, dry_run=options.dry_run)
-    limits, concurrency = feature_limits(settings), os.cpu_count() or 1
+    limits, concurrency = feature_limits(settings), min(2 * (os.cpu_count() or 1), _COMPUTATIONS)
     _log_to_stderr(run.correlation_id, logging.WARNING)
     with _Progress(options, len(symbols)) as progress:
         if options.dry_run:

@@ -27,6 +27,7 @@ from include.mltrading.pipeline.runner import Limits
 from include.mltrading.pipeline.steps import FEATURES as STEP
 from include.mltrading.settings import Settings
 from include.mltrading.store import feature_table, ledger, market_data
+from include.mltrading.store.arrays import as_instants
 from include.mltrading.store.connection import Connection, connect
 
 pytestmark = pytest.mark.integration
@@ -68,7 +69,8 @@ def features(settings: Settings) -> Compute:
 
 
 def table(connection: Connection, symbol: str = "AAPL") -> tuple[list[datetime], NDArray[np.float64]]:
-    return feature_table.select_features(connection, symbol)
+    stored = feature_table.select_features(connection, symbol)
+    return as_instants(stored.starts[stored.current]), stored.values[stored.current]
 
 
 def of(bars: Sequence[Bar]) -> NDArray[np.float64]:
@@ -111,6 +113,23 @@ def test_a_second_run_has_nothing_to_do(connection: Connection, features: Comput
     assert features(full=True) == 0
     after = connection.execute("SELECT xmin FROM feature_engineered_data ORDER BY timestamp").fetchall()
     assert after == before
+
+
+def test_a_full_run_mends_what_is_missing_or_wrong_and_touches_nothing_else(
+    connection: Connection, features: Compute
+) -> None:
+    store(connection, YEAR)
+    features()
+    rows = "SELECT timestamp, xmin FROM feature_engineered_data ORDER BY timestamp"
+    before = dict(connection.execute(rows).fetchall())
+    missing, wrong, undefined = (YEAR[i].timestamp for i in (700, 900, 1100))
+    connection.execute("DELETE FROM feature_engineered_data WHERE timestamp = %s", (missing,))
+    connection.execute("UPDATE feature_engineered_data SET rsi = 1 WHERE timestamp = %s", (wrong,))
+    connection.execute("UPDATE feature_engineered_data SET adx = NULL WHERE timestamp = %s", (undefined,))
+    assert features(full=True) == 3
+    after = dict(connection.execute(rows).fetchall())
+    assert {start for start in before if before[start] != after[start]} == {missing, wrong, undefined}
+    np.testing.assert_array_equal(table(connection)[1], of(YEAR))
 
 
 def test_a_dry_run_counts_and_writes_nothing(connection: Connection, features: Compute) -> None:
@@ -192,8 +211,10 @@ def test_a_revision_that_races_a_features_run_is_never_lost(
         # The features run of this transaction: reads and writes while the revision waits.
         state = feature_table.lock_state(connection, "AAPL")
         assert state.stale_from is not None
-        timestamps, columns = feature_table.select_bars(connection, "AAPL", state.stale_from)
-        feature_table.upsert_features(connection, "AAPL", timestamps, compute(*columns))
+        starts, columns = feature_table.select_bars(connection, "AAPL", state.stale_from)
+        feature_table.upsert_features(
+            connection, "AAPL", starts, compute(*columns), features_until=state.features_until
+        )
         feature_table.mark_current(connection, "AAPL")
     collector.join()
     assert feature_table.lock_state(connection, "AAPL").stale_from == YEAR[-2].timestamp

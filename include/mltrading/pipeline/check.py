@@ -96,11 +96,12 @@ def recompute(settings: Settings, count: int) -> dict[str, float]:
                 "no symbol has up-to-date features: run `python -m include.mltrading features`"
             )
         for symbol in symbols:
-            timestamps, bars = feature_table.select_bars(connection, symbol, None)
-            stored_at, stored = feature_table.select_features(connection, symbol)
-            if timestamps != stored_at:
+            starts, bars = feature_table.select_bars(connection, symbol, None)
+            features = feature_table.select_features(connection, symbol)
+            stored = features.values[features.current]
+            if not np.array_equal(starts, features.starts[features.current]):
                 raise MLTradingError(
-                    f"{symbol}: {len(timestamps)} final bars but {len(stored_at)} feature rows; "
+                    f"{symbol}: {len(starts)} final bars but {len(stored)} feature rows; "
                     f"run `python -m include.mltrading features --full --symbols {symbol}`"
                 )
             expected = compute(*bars)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import FEATURES
 from include.mltrading.settings import Settings
 from include.mltrading.store import feature_table, ledger, market_data
+from include.mltrading.store.arrays import Starts, as_start
 from include.mltrading.store.connection import Connection, connect
 
 log = logging.getLogger(__name__)
@@ -42,23 +42,27 @@ class FeatureComputation:
             with connection.transaction():
                 # Who changes bars waits here, so no revision can slip in between reading and writing.
                 market_data.lock_symbol(connection, symbol)
-                timestamps, values = self._stale_rows(connection, symbol)
+                state = feature_table.lock_state(connection, symbol)
+                starts, values = self._stale_rows(connection, symbol, state)
                 if self.dry_run:
-                    rows = len(timestamps)
+                    rows = len(starts)
                 else:
-                    rows = feature_table.upsert_features(connection, symbol, timestamps, values)
+                    rows = feature_table.upsert_features(
+                        connection, symbol, starts, values, features_until=state.features_until
+                    )
                     feature_table.mark_current(connection, symbol)
                     ledger.finish(connection, self.run.attempt(FEATURES), symbol, begun, rows)
         log.info("%s: %d feature rows %s", symbol, rows, "would be written" if self.dry_run else "written")
         return rows
 
-    def _stale_rows(self, connection: Connection, symbol: str) -> tuple[list[datetime], NDArray[np.float64]]:
+    def _stale_rows(
+        self, connection: Connection, symbol: str, state: feature_table.State
+    ) -> tuple[Starts, NDArray[np.float64]]:
         """Starts of the stale bars, and their features in an array of shape (n, 36)."""
-        state = feature_table.lock_state(connection, symbol)
         full = self.full or state.feature_version != FEATURE_VERSION
         if not full and state.stale_from is None:
-            return [], np.empty((0, len(COLUMNS)))
+            return np.empty(0, dtype="datetime64[us]"), np.empty((0, len(COLUMNS)))
         since = None if full else state.stale_from
-        timestamps, bars = feature_table.select_bars(connection, symbol, since)
-        first = 0 if since is None else bisect_left(timestamps, since)
-        return timestamps[first:], compute(*bars)[first:]
+        starts, bars = feature_table.select_bars(connection, symbol, since)
+        first = 0 if since is None else int(np.searchsorted(starts, as_start(since)))
+        return starts[first:], compute(*bars)[first:]

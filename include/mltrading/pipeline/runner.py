@@ -30,6 +30,7 @@ from include.mltrading.errors import MLTradingError
 
 # include/uapi/linux/prctl.h
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 _STARTED = b"S"
 _EXIT_TERMINATED = 128 + signal.SIGTERM
@@ -323,8 +324,7 @@ def _has_children() -> bool:
 
 
 def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
+    if _LIBC.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
