@@ -106,6 +106,7 @@ def copy_rows(first: str, starts: Starts, values: NDArray[np.float64], last: str
             ("tail", f"V{len(tail)}"),
         ]
     )
+    before_values = 2 + 4 + len(head) + _TIMESTAMPTZ_ELEMENT.itemsize
     # In pieces, because new pages of memory cost a short-lived process more than the arithmetic does.
     rows = np.empty(min(len(starts), _COPY_PIECE), dtype=row)
     rows["fields"] = width + 3
@@ -120,15 +121,17 @@ def copy_rows(first: str, starts: Starts, values: NDArray[np.float64], last: str
         rows["start"]["value"] = moments[begin : begin + _COPY_PIECE]
         rows["values"]["length"], rows["values"]["value"] = 8, piece
         undefined = np.isnan(piece)
-        yield _without(rows, undefined) if undefined.any() else rows.tobytes()
+        yield _without(rows, undefined, before_values) if undefined.any() else rows.tobytes()
     yield _COPY_TRAILER
 
 
-def _without(rows: NDArray[np.void], undefined: NDArray[np.bool_]) -> bytes:
-    """The bytes of rows whose undefined values are NULL: the length -1 and no value, eight bytes fewer."""
+def _without(rows: NDArray[np.void], undefined: NDArray[np.bool_], begin: int) -> bytes:
+    """The bytes of rows whose undefined values are NULL: the length -1 and no value, eight bytes fewer.
+
+    begin: at which byte of a row its values begin.
+    """
     rows["values"]["length"][undefined] = -1
     present = np.ones((len(rows), rows.itemsize), dtype=bool)
-    begin = (rows.dtype.fields or {})["values"][1]
     fields = present[:, begin : begin + undefined.shape[1] * _FLOAT8_ELEMENT.itemsize]
     fields.reshape(*undefined.shape, _FLOAT8_ELEMENT.itemsize)[:, :, 4:] = ~undefined[:, :, None]
     return rows.view(np.uint8).reshape(present.shape)[present].tobytes()
