@@ -1,0 +1,169 @@
+"""The DAGs under a real scheduler, against a DAG of as many mapped tasks that do nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from include.mltrading.market.symbols import read_symbols_file
+from include.mltrading.settings import Settings
+from include.standalone.bench.report import Figure
+from include.standalone.demo import COLLECTION, DAGS, FEATURES, LOAD, parsed, say, until
+from include.standalone.runs import DagRun, connect_metadata, is_parsed, newest_run
+from include.standalone.stack import Stack
+from include.standalone.state import PROJECT, StandaloneError, make_folder
+
+MARKET_DATABASE, METADATA_DATABASE = "mltrading_bench_airflow", "airflow_bench"
+NOTHING = "bench-nothing"
+_SYMBOLS = 100
+_BATCH = 25
+
+# The same pool and defaults as the features DAG; each instance starts `true` and nothing else.
+_NOTHING_DAG = '''"""As many mapped tasks as there are symbols, which do nothing."""
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.standard.operators.bash import BashOperator
+
+from include.mltrading.airflow.deployment import dag_arguments
+from include.mltrading.config import load_deployments
+from include.mltrading.market.symbols import read_symbols_file
+from include.mltrading.settings import Settings
+
+settings = Settings.from_environment()
+arguments = dag_arguments(
+    load_deployments(settings.deployments_file), "feature-engineering-production-subprocess"
+)
+arguments["dag_display_name"] = "Nothing"
+
+with DAG("{dag_id}", schedule=None, **arguments):
+    BashOperator.partial(
+        task_id="do_nothing",
+        bash_command="true",
+        pool="market_db",
+        do_xcom_push=False,
+    ).expand(env=[{{"SYMBOL": symbol}} for symbol in read_symbols_file(settings.symbols_file)])
+'''
+
+_PARSE = """
+import json, sys
+from airflow.models.dagbag import DagBag
+bag = DagBag(sys.argv[1], include_examples=False)
+print(json.dumps([stat.duration.total_seconds() for stat in bag.dagbag_stats]))
+"""
+
+
+def airflow_runs() -> Iterator[Figure]:
+    """The three DAGs over 100 symbols at the default request rate, and the features DAG against nothing."""
+    with _stack(1) as stack:
+        for path in sorted((PROJECT / "dags").glob("*.py")):
+            [seconds] = json.loads(stack.run("-c", _PARSE, str(path)).splitlines()[-1])
+            yield Figure("airflow", f"parsing {path.name}, imports included", seconds, "s")
+        with connect_metadata(stack) as metadata:
+            until(stack, "the scheduler to parse the DAGs", lambda: parsed(metadata))
+            yield _minutes(_run(stack, metadata, LOAD), 30)
+            yield _minutes(_run(stack, metadata, COLLECTION), 8)
+            _undo(stack)
+            features = _run(stack, metadata, FEATURES)
+            yield _minutes(features, 10)
+            yield from _against_nothing(stack, metadata, features, 1.5)
+    with _stack(_BATCH) as stack, connect_metadata(stack) as metadata:
+        until(stack, "the scheduler to parse the DAGs", lambda: parsed(metadata))
+        # The scheduler may still hold the DAG in the form of the last run.
+        until(stack, f"batches of {_BATCH}", lambda: _instances(metadata) == _SYMBOLS // _BATCH)
+        _undo(stack)
+        yield from _against_nothing(stack, metadata, _run(stack, metadata, FEATURES), 0.35)
+
+
+@contextmanager
+def _stack(symbols_per_task: int) -> Iterator[Stack]:
+    with Stack(market_database=MARKET_DATABASE, metadata_database=METADATA_DATABASE, report=say) as stack:
+        universe = read_symbols_file(Settings().symbols_file)
+        if len(universe) < _SYMBOLS:
+            raise StandaloneError(f"the bench takes {_SYMBOLS} symbols, the symbols file has {len(universe)}")
+        symbols_file = stack.state / "bench_symbols.txt"
+        symbols_file.write_text("\n".join(universe[:_SYMBOLS]) + "\n")
+        stack.export("MLTRADING_SYMBOLS_FILE", str(symbols_file))
+        stack.export("MLTRADING_SYMBOLS_PER_TASK", str(symbols_per_task))
+        stack.export("AIRFLOW__CORE__DAGS_FOLDER", str(_dags_folder(stack.state)))
+        stack.start_database()
+        stack.export("MLTRADING_YAHOO_URL", stack.start_simulator())
+        stack.run("-m", "include.mltrading", "migrate")
+        stack.start_scheduler()
+        yield stack
+
+
+def _dags_folder(state: Path) -> Path:
+    """Our DAG files and the one that does nothing."""
+    folder = state / "bench_dags"
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder, 0o700)
+    for path in (PROJECT / "dags").glob("*.py"):
+        shutil.copy(path, folder)
+    (folder / "bench_nothing.py").write_text(_NOTHING_DAG.format(dag_id=NOTHING))
+    return folder
+
+
+def _run(stack: Stack, metadata: psycopg.Connection[Any], dag_id: Any) -> DagRun:
+    """Trigger a run and wait for its end. Raises StandaloneError when it fails."""
+    until(stack, f"the scheduler to parse {dag_id}", lambda: is_parsed(metadata, [*DAGS, NOTHING]))
+    run_id = f"bench__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"
+    say(f"running {dag_id}")
+    stack.airflow("dags", "unpause", dag_id)
+    stack.airflow("dags", "trigger", dag_id, "--run-id", run_id)
+
+    def ended() -> DagRun | None:
+        run = newest_run(metadata, dag_id, run_id=run_id)
+        return run if run is not None and run.over else None
+
+    run: DagRun = until(stack, f"the run of {dag_id}", ended)
+    # Its schedule must not start a run of its own beside what is measured next.
+    stack.airflow("dags", "pause", dag_id)
+    if run.state != "success":
+        raise StandaloneError(
+            f"{dag_id} {run.run_id} ended as {run.state}: see {stack.state / 'airflow/logs'}"
+        )
+    return run
+
+
+def _minutes(run: DagRun, at_most: float) -> Figure:
+    minutes = run.duration.total_seconds() / 60
+    return Figure("airflow", f"{run.dag_id}, {_SYMBOLS} symbols", minutes, "min", at_most)
+
+
+def _against_nothing(
+    stack: Stack, metadata: psycopg.Connection[Any], features: DagRun, at_most: float
+) -> Iterator[Figure]:
+    nothing = _run(stack, metadata, NOTHING).duration.total_seconds()
+    ours = features.duration.total_seconds()
+    per_task = stack.environment["MLTRADING_SYMBOLS_PER_TASK"]
+    yield Figure("airflow", f"features, {_SYMBOLS} symbols, {per_task} a task", ours, "s")
+    yield Figure("airflow", f"  floor: {_SYMBOLS} mapped tasks that do nothing", nothing, "s")
+    yield Figure("airflow", "  against the floor", ours / nothing, "x", at_most)
+
+
+def _undo(stack: Stack) -> None:
+    """As if the last three sessions' bars had just come in."""
+    with psycopg.connect(stack.environment["MLTRADING_DATABASE_URL"], autocommit=True) as market:
+        row = market.execute(
+            "SELECT DISTINCT timestamp FROM market_data WHERE is_final ORDER BY 1 DESC OFFSET 20 LIMIT 1"
+        ).fetchone()
+        market.execute("DELETE FROM feature_engineered_data WHERE timestamp >= %s", row)
+        market.execute("UPDATE symbol_state SET stale_from = %s", row)
+
+
+def _instances(metadata: psycopg.Connection[Any]) -> int:
+    """How many instances the features DAG, as the scheduler knows it, maps its computation to."""
+    row = metadata.execute(
+        "SELECT count(*) FROM serialized_dag, jsonb_array_elements((data::jsonb)->'dag'->'tasks') AS task,"
+        " jsonb_array_elements(task->'__var'->'expand_input'->'value'->'symbols') AS item"
+        " WHERE dag_id = %s AND task->'__var'->>'task_id' = 'compute_features'",
+        (FEATURES,),
+    ).fetchone()
+    return int(row[0]) if row else 0

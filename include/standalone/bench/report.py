@@ -1,0 +1,81 @@
+"""What a measurement says, and how it is shown."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from include.standalone.state import PROJECT, StandaloneError
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value. at_most: the target, None where there is none."""
+
+    part: str
+    what: str
+    value: float
+    unit: str
+    at_most: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None without one."""
+        return None if self.at_most is None else self.value <= self.at_most
+
+    def __str__(self) -> str:
+        verdict = {None: "", True: "met", False: "MISSED"}[self.met]
+        target = "" if self.at_most is None else f"<= {self.at_most:g}"
+        line = f"{self.part:<9} {self.what:<66} {self.value:>10.3f} {self.unit:<6} {target:>9} {verdict}"
+        return line.rstrip()
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """All figures, one a line, with their targets."""
+    head = f"{'part':<9} {'what':<66} {'measured':>10} {'':<6} {'target':>9}"
+    return "\n".join([head, "-" * len(head), *map(str, figures)])
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a command took, its children included. peak_memory: of its largest process, bytes."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_memory: int
+
+
+def timed(environment: Mapping[str, str], *arguments: str) -> Used:
+    """Run this Python with `arguments`, interpreter start included. Raises StandaloneError when it fails."""
+    begun = time.perf_counter()
+    child = subprocess.Popen(  # noqa: S603 - our own command lines, no shell
+        [sys.executable, *arguments],
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None  # noqa: S101 - it is a pipe
+    words = child.stderr.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - begun
+    child.returncode = os.waitstatus_to_exitcode(status)
+    child.stderr.close()
+    if child.returncode != 0:
+        last = (words.strip() or "no output").splitlines()[-1]
+        raise StandaloneError(f"`{' '.join(arguments[:6])}` ended with {child.returncode}: {last}")
+    return Used(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def best(runs: Sequence[Used]) -> Used:
+    """The fastest run, and the least processor time of any: what the machine's other work disturbed least."""
+    return Used(
+        min(run.seconds for run in runs),
+        min(run.cpu_seconds for run in runs),
+        max(run.peak_memory for run in runs),
+    )
