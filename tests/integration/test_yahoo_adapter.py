@@ -307,7 +307,7 @@ def test_a_slow_answer_runs_into_the_request_timeout(simulator: MarketSimulator)
     begin = time.monotonic()
     with pytest.raises(YahooUnreachableError, match="timed out"):
         fetch(simulator, request_timeout=0.3)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 5  # the answer would have come then
 
 
 @pytest.mark.parametrize("kind", ["cookie", "crumb"])

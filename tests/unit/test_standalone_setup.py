@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,17 +149,14 @@ def test_python_overrides_the_search(checkout: Checkout) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_second_call_does_nothing_quickly(checkout: Checkout) -> None:
+def test_a_second_call_does_nothing(checkout: Checkout) -> None:
     checkout.setup(PYTHON=sys.executable)
     before = checkout.calls
 
-    begun = time.perf_counter()
     done = checkout.setup()
-    took = time.perf_counter() - begun
 
     assert (done.returncode, done.stderr) == (0, "")
     assert checkout.calls == before
-    assert took < 1  # 15 ms on an idle machine
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "constraints.txt"])
