@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import groupby
-from zoneinfo import ZoneInfo
 
-from include.market_simulator.prices import FIRST_YEAR, Bar, sessions
+from include.market_simulator.prices import FIRST_YEAR, NEW_YORK, Bar, sessions
 from include.market_simulator.reply import Reply, chart_error, json_reply
 from include.market_simulator.series import Series
 
-NEW_YORK = ZoneInfo("America/New_York")
 HOURLY_DAYS = 730  # how far back Yahoo serves hourly bars
 INTERVALS = {"60m": "1h", "1h": "1h", "1d": "1d"}
 _DAYS_OF_RANGE = {"1mo": 31, "3mo": 92, "6mo": 183, "1y": 365, "2y": 730, "5y": 1826, "10y": 3652}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from include.market_simulator.prices import BAR_SECONDS, Bar, sessions
+from include.market_simulator.prices import BAR_SECONDS, NEW_YORK, Bar, sessions
 from include.market_simulator.reply import Reply, status_reply
 from include.market_simulator.series import Series
 
@@ -68,20 +68,104 @@ def nan_rows(series: Series, *, fields: str = "open high low close volume", ever
     return replace(series, bars=tuple(changed))
 
 
-def split(series: Series, *, ex_date: str = "", ratio: float = 1.0, restated: bool = True) -> Series:
-    """A split on `ex_date`: the event and, where `restated`, the earlier bars on the new basis."""
+def split(
+    series: Series,
+    *,
+    ex_date: str = "",
+    ratio: float = 1.0,
+    restated: bool = True,
+    announced: bool = True,
+    early: bool = False,
+) -> Series:
+    """A split on `ex_date`, from whose open on the symbol trades on the new basis.
+
+    restated: earlier bars are on the new basis too, with `early` already before that open. announced: the
+    event is told once it has happened.
+    """
     day = _day(ex_date)
     if ratio <= 0:
         raise ControlError(f"ratio is {ratio}: give the new shares for one old, above 0")
-    opened = sessions(datetime.combine(day, datetime.min.time(), series.now.tzinfo), series.now)
-    if not opened:
+    midnight = datetime.combine(day, datetime.min.time(), NEW_YORK)
+    happened = bool(sessions(midnight, series.now))
+    if not (happened or early):
         return series
-    bars = series.bars
-    if restated:
-        bars = tuple(
-            _rebased(bar, ratio) if bar.timestamp.timestamp() < opened[0].open else bar for bar in bars
-        )
-    return replace(series, bars=bars, splits=(*series.splits, (day, ratio)))
+    bars = tuple(
+        _rebased(bar, ratio) if bar.timestamp >= midnight or restated or early else bar for bar in series.bars
+    )
+    splits = (*series.splits, (day, ratio)) if happened and announced else series.splits
+    return replace(series, bars=bars, splits=splits)
+
+
+def gaps(series: Series, *, every: int = 5) -> Series:
+    """Each `every`-th bar is not there."""
+    return replace(series, bars=tuple(bar for hit, bar in _each(series, every) if not hit))
+
+
+def missing_day(series: Series, *, day: str = "") -> Series:
+    """No bar of one New York date."""
+    left_out = _day(day)
+    return replace(series, bars=tuple(bar for bar in series.bars if _date(bar) != left_out))
+
+
+def duplicates(series: Series, *, every: int = 5, factor: float = 1.0) -> Series:
+    """Each `every`-th bar comes twice, the second time with prices times `factor`."""
+    bars: list[Bar] = []
+    for hit, bar in _each(series, every):
+        bars += [bar, _times(bar, factor)] if hit else [bar]
+    return replace(series, bars=tuple(bars))
+
+
+def disorder(series: Series) -> Series:
+    """The newest bar first."""
+    return replace(series, bars=series.bars[::-1])
+
+
+def off_grid(series: Series, *, every: int = 5, seconds: int = 5) -> Series:
+    """Behind each `every`-th bar a row that repeats its close, so many seconds after its start."""
+    bars: list[Bar] = []
+    for hit, bar in _each(series, every):
+        at = bar.timestamp + timedelta(seconds=seconds)
+        bars += [bar, Bar(at, bar.close, bar.close, bar.close, bar.close, 0.0)] if hit else [bar]
+    return replace(series, bars=tuple(bars))
+
+
+def high_below_low(series: Series, *, every: int = 5) -> Series:
+    """Each `every`-th bar has high and low exchanged."""
+    return replace(
+        series,
+        bars=tuple(
+            bar._replace(high=bar.low, low=bar.high) if hit else bar for hit, bar in _each(series, every)
+        ),
+    )
+
+
+def times(series: Series, *, factor: float = 100.0, start: str = "", hours: float = 0.0) -> Series:
+    """Prices times `factor`, of the bars that start in the `hours` from `start` on; without it, of all."""
+    if not start:
+        return replace(series, bars=tuple(_times(bar, factor) for bar in series.bars))
+    first = _moment(start)
+    last = first + timedelta(hours=hours)
+    return replace(
+        series,
+        bars=tuple(_times(bar, factor) if first <= bar.timestamp < last else bar for bar in series.bars),
+    )
+
+
+def revision(series: Series, *, start: str = "", factor: float = 1.01) -> Series:
+    """The bar that starts at `start` closes at `factor` times its close."""
+    at = _moment(start)
+
+    def revised(bar: Bar) -> Bar:
+        close = float(np.float32(bar.close * factor))
+        return bar._replace(close=close, high=max(bar.high, close), low=min(bar.low, close))
+
+    return replace(series, bars=tuple(revised(bar) if bar.timestamp == at else bar for bar in series.bars))
+
+
+def wrong_zone(series: Series, *, hours: int = 1) -> Series:
+    """Every bar so many hours late."""
+    shift = timedelta(hours=hours)
+    return replace(series, bars=tuple(bar._replace(timestamp=bar.timestamp + shift) for bar in series.bars))
 
 
 def dividend(series: Series, *, ex_date: str = "", amount: float = 0.0) -> Series:
@@ -119,17 +203,54 @@ def slow(reply: Reply, *, seconds: float = 1.0) -> Reply:
     return replace(reply, delay=reply.delay + seconds)
 
 
-SERIES_FAULTS: dict[str, SeriesFault] = {f.__name__: f for f in (empty, live_row, nan_rows, split, dividend)}
+SERIES_FAULTS: dict[str, SeriesFault] = {
+    f.__name__: f
+    for f in (
+        empty, live_row, nan_rows, gaps, missing_day, duplicates, disorder, off_grid, high_below_low, times,
+        revision, wrong_zone, split, dividend,
+    )
+}  # fmt: skip
 REPLY_FAULTS: dict[str, ReplyFault] = {f.__name__: f for f in (status, html, cut, reset, slow)}
 
 _SECOND = timedelta(seconds=1)
+
+
+def _each(series: Series, every: int) -> list[tuple[bool, Bar]]:
+    """The bars, each with whether it is an `every`-th one.
+
+    By its own hour, so that a bar is hit or not whatever window it is asked for in.
+    """
+    if every < 1:
+        raise ControlError(f"every is {every}: give 1 or more")
+    return [(int(bar.timestamp.timestamp()) // BAR_SECONDS % every == 0, bar) for bar in series.bars]
+
+
+def _date(bar: Bar) -> date:
+    return bar.timestamp.astimezone(NEW_YORK).date()
+
+
+def _times(bar: Bar, factor: float) -> Bar:
+    if factor <= 0:
+        raise ControlError(f"factor is {factor}: give one above 0")
+    prices = [float(np.float32(price * factor)) for price in bar[1:5]]
+    return Bar(bar.timestamp, prices[0], prices[1], prices[2], prices[3], bar.volume)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ControlError(f"start is {text!r}: give an ISO instant with its time zone")
+    return moment
 
 
 def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise ControlError(f"ex_date is {text!r}: give a date as YYYY-MM-DD") from None
+        raise ControlError(f"the date is {text!r}: give one as YYYY-MM-DD") from None
 
 
 def _rebased(bar: Bar, ratio: float) -> Bar:

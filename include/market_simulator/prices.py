@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 import exchange_calendars
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+NEW_YORK = ZoneInfo("America/New_York")
 FIRST_YEAR = 2015
 BAR_SECONDS = 3600
 BARS_A_SESSION = 7

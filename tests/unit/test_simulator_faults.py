@@ -65,7 +65,10 @@ def test_an_uncounted_fault_stays_until_cleared() -> None:
         ("slow", {}, {"seconds": -1}, "from 0 to 3600"),
         ("split", {}, {"ex_date": "today", "ratio": 4}, "YYYY-MM-DD"),
         ("split", {}, {"ex_date": "2025-11-26", "ratio": 0}, "above 0"),
-        ("dividend", {}, {"amount": 0.25}, "ex_date is ''"),
+        ("gaps", {}, {"every": 0}, "1 or more"),
+        ("times", {}, {"start": "noon"}, "ISO instant"),
+        ("revision", {}, {}, "ISO instant"),
+        ("dividend", {}, {"amount": 0.25}, "the date is ''"),
         ("nan_rows", {}, {"fields": "colour"}, "fields is 'colour'"),
         ("nan_rows", {}, {"every": 0}, "every is 0"),
         ("empty", {"count": 0}, {}, "count is 0"),
@@ -119,21 +122,54 @@ def test_nan_rows_lack_the_named_values_at_each_nth_bar() -> None:
             assert isnan(new.volume)
 
 
-def test_a_restated_split_puts_earlier_bars_on_the_new_basis() -> None:
+def test_a_restated_split_puts_all_bars_on_the_new_basis() -> None:
     before, after = series(), changed("split", ex_date="2025-11-26", ratio=4)
     assert after.splits == ((date(2025, 11, 26), 4.0),)
     for old, new in zip(before.bars, after.bars, strict=True):
-        if old.timestamp.date() < date(2025, 11, 26):
-            assert new.close == pytest.approx(old.close / 4, rel=1e-6)
-            assert new.volume == 4 * old.volume
-        else:
-            assert new == old
+        assert new.close == pytest.approx(old.close / 4, rel=1e-6)
+        assert new.volume == 4 * old.volume
 
 
-def test_a_split_that_is_not_restated_shows_in_the_events_alone() -> None:
-    after = changed("split", ex_date="2025-11-26", ratio=0.1, restated=False)
-    assert after.bars == series().bars
+def test_a_split_that_is_not_restated_leaves_a_jump_at_its_ex_date() -> None:
+    before, after = series(), changed("split", ex_date="2025-11-26", ratio=0.1, restated=False)
     assert after.splits == ((date(2025, 11, 26), 0.1),)
+    for old, new in zip(before.bars, after.bars, strict=True):
+        factor = 1 if old.timestamp.date() < date(2025, 11, 26) else 10
+        assert new.close == pytest.approx(old.close * factor, rel=1e-6)
+
+
+def test_a_split_may_be_restated_early_and_never_announced() -> None:
+    early = changed("split", ex_date="2025-11-28", ratio=4, early=True)
+    assert early.splits == ()
+    assert early.bars[0].close == pytest.approx(series().bars[0].close / 4, rel=1e-6)
+    assert changed("split", ex_date="2025-11-26", ratio=4, announced=False).splits == ()
+
+
+def test_bars_go_missing_come_twice_or_in_disorder() -> None:
+    truth = series().bars
+    assert 0 < len(changed("gaps", every=5).bars) < len(truth)
+    assert set(changed("gaps", every=5).bars) < set(truth)
+    days = {bar.timestamp.day for bar in changed("missing_day", day="2025-11-25").bars}
+    assert days == {24, 26}
+    twice = changed("duplicates", every=1, factor=1.5).bars
+    assert twice[::2] == truth
+    assert twice[1].close == pytest.approx(1.5 * truth[0].close, rel=1e-6)
+    assert changed("disorder").bars == truth[::-1]
+
+
+def test_bars_come_off_the_grid_upside_down_or_in_another_unit() -> None:
+    truth = series().bars
+    off = changed("off_grid", every=1, seconds=5).bars
+    assert off[::2] == truth
+    assert off[1].timestamp - truth[0].timestamp == timedelta(seconds=5)
+    assert all(bar.high <= bar.low for bar in changed("high_below_low", every=1).bars)
+    assert changed("times").bars[0].close == pytest.approx(100 * truth[0].close, rel=1e-6)
+    start = truth[3].timestamp.isoformat()
+    hit = changed("times", factor=10, start=start, hours=2).bars
+    assert [new != old for new, old in zip(hit, truth, strict=True)].count(True) == 2
+    revised = changed("revision", start=start, factor=1.02).bars
+    assert [new != old for new, old in zip(revised, truth, strict=True)].index(True) == 3
+    assert changed("wrong_zone", hours=-5).bars[0].timestamp == truth[0].timestamp - timedelta(hours=5)
 
 
 def test_a_split_to_come_changes_nothing() -> None:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
+
+CONTEXT_BARS = 20  # bars before and after one bar that tell what moves are usual
+CONFIRMING_BARS = 3  # bars after a jump within which it may be taken back
+
+OUTSIDE = "outside the exchange's sessions"
+UNCONFIRMED = "that later bars must confirm"  # how the reason of a bar that waits ends
+# The row of the running moment may come so long after the close.
+_LAST_TRADES = timedelta(minutes=15)
 
 
 class Bar(NamedTuple):
@@ -37,14 +46,19 @@ def screen(
 
     grid: the exchange's bars of the window, start -> end. final_until: a bar that ends by then is final.
     Good bars come in time order, each once. Bars between two grid points are left out: the vendor sends
-    the running moment as a row of its own, and no later reply would ever overwrite it.
+    the running moment as a row of its own, and no later reply would ever overwrite it. Bars outside the
+    exchange's sessions are refused.
     """
     good: dict[datetime, Bar] = {}
     refused = []
+    starts = sorted(grid)
     for bar in bars:
         if bar.timestamp not in grid:
+            place = bisect_right(starts, bar.timestamp) - 1
+            if place < 0 or bar.timestamp >= grid[starts[place]] + _LAST_TRADES:
+                refused.append(RefusedBar(bar, OUTSIDE))
             continue
-        reason = _defect(bar)
+        reason = defect(bar)
         if reason is None and good.get(bar.timestamp, bar) != bar:
             reason = "a second, different bar for the same hour"
         if reason is None:
@@ -54,7 +68,8 @@ def screen(
     return [(good[start], grid[start] <= final_until) for start in sorted(good)], refused
 
 
-def _defect(bar: Bar) -> str | None:
+def defect(bar: Bar) -> str | None:
+    """Why the bar could not stand in the table, by itself; None where it could."""
     prices = (bar.open, bar.high, bar.low, bar.close)
     if not all(math.isfinite(price) for price in prices):
         return "a price is missing or not finite"

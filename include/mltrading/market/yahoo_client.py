@@ -12,6 +12,7 @@ What yfinance 1.7 does by itself and is kept from doing here:
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -399,28 +400,56 @@ def _transport(error: RequestException) -> str:
 
 def _vendor_reply(symbol: str, frame: Any, start: datetime, end: datetime, state: _Fetch) -> VendorReply:
     """`frame`, as `Ticker.history` returns it, in our terms; rows outside [start, end) are left out."""
+    raw = _raw_bars(state.chart)
     # yfinance makes a missing volume 0; here it stays missing.
-    no_volume = _without_volume(state.chart)
+    no_volume = [bar.timestamp for bar in raw if math.isnan(bar.volume)]
     frame["Volume"] = frame["Volume"].astype(float).mask(frame.index.isin(no_volume))
     bars = [
         Bar(stamp.to_pydatetime().astimezone(UTC), *(float(value) for value in values))
         for stamp, *values in frame[PRICES].itertuples()
     ]
+    bars += _dropped(raw, bars)
     return VendorReply(
         symbol=symbol,
-        bars=[bar for bar in bars if start <= bar.timestamp < end],
+        bars=sorted(bar for bar in bars if start <= bar.timestamp < end),
         splits=[Split(day, ratio) for day, ratio in _events(frame["Stock Splits"])],
         dividends=[Dividend(day, amount) for day, amount in _events(frame["Dividends"])],
         source=state.source,
     )
 
 
-def _without_volume(chart: bytes) -> list[datetime]:
-    """The starts of the bars whose volume is null in a chart that yfinance could read."""
+def _raw_bars(chart: bytes) -> list[Bar]:
+    """The bars of a chart that yfinance could read, in the vendor's own order, NaN for null."""
     result = json.loads(chart)["chart"]["result"][0]
-    volumes = result["indicators"]["quote"][0]["volume"]
-    pairs = zip(result["timestamp"], volumes, strict=True)
-    return [datetime.fromtimestamp(start, UTC) for start, volume in pairs if volume is None]
+    quote = result["indicators"]["quote"][0]
+    columns = (quote[name] for name in ("open", "high", "low", "close", "volume"))
+    return [
+        Bar(
+            datetime.fromtimestamp(at, UTC),
+            *(math.nan if value is None else float(value) for value in values),
+        )
+        for at, *values in zip(result["timestamp"], *columns, strict=True)
+    ]
+
+
+def _dropped(raw: list[Bar], kept: list[Bar]) -> list[Bar]:
+    """What yfinance dropped without a word: a second bar of the same hour, and bars outside trading hours.
+
+    The row of the running moment, which it merges into the running bar, is on no half hour.
+    """
+    seen = {bar.timestamp: bar for bar in kept}
+    first: dict[datetime, Bar] = {}
+    dropped = []
+    for bar in raw:
+        is_second = first.setdefault(bar.timestamp, bar) != bar and not _same(first[bar.timestamp], bar)
+        is_hourly = bar.timestamp.minute == 30 and bar.timestamp.second == 0
+        if is_second or (is_hourly and bar.timestamp not in seen):
+            dropped.append(bar)
+    return dropped
+
+
+def _same(one: Bar, other: Bar) -> bool:
+    return all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(one[1:], other[1:], strict=True))
 
 
 def _events(column: Any) -> list[tuple[Any, float]]:

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from include.mltrading.errors import NoBarsError
-from include.mltrading.market.bars import screen
+from include.mltrading.market.bars import Bar, RefusedBar, screen
 from include.mltrading.market.calendar import grid
+from include.mltrading.market.splits import Adjustment, rebased, reconcile
+from include.mltrading.market.trust import judge, require_trading_hours
+from include.mltrading.market.yahoo import VendorReply
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.vendor import REQUEST_SECONDS, Vendor
 from include.mltrading.pipeline.window import Window
 from include.mltrading.settings import Settings
 from include.mltrading.store import ledger, market_data
-from include.mltrading.store.connection import connect
+from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.request_clock import ON_DEMAND
 
 # One symbol may take so long, waiting for its turn included: the mapped task's execution_timeout of ten
@@ -59,37 +62,109 @@ class Collection:
             end = self.window.end
             deadline = min(self.ends_at, time.monotonic() + FETCH_SECONDS) - _RESERVE_SECONDS
             vendor = Vendor(connection, self.settings, self.priority, deadline, self.retry_seconds)
-            reply = vendor.fetch(symbol, start, end)
-            expected = grid(start, end)
-            final_until = end - self.finality_delay
-            good, refused = screen(reply.bars, expected, final_until)
-            if not any(is_final for _, is_final in good) and any(
-                bar_end <= final_until for bar_end in expected.values()
-            ):
-                raise NoBarsError(
-                    f"{symbol}: of the bars that the exchange had from {start:%Y-%m-%d %H:%M} to "
-                    f"{end:%Y-%m-%d %H:%M} UTC, Yahoo served none that is usable ({len(refused)} refused); "
-                    "the next run asks again"
-                )
-            if not self.run.is_live():
-                good = [(bar, is_final) for bar, is_final in good if is_final]
-            with connection.transaction():
-                market_data.lock_symbol(connection, symbol)
-                market_data.claim_source(connection, reply.source)
-                written = market_data.upsert_bars(
-                    connection, symbol, good, source=reply.source, correlation_id=self.run.correlation_id
-                )
-                market_data.quarantine(connection, symbol, refused, correlation_id=self.run.correlation_id)
-                market_data.upsert_actions(
-                    connection,
-                    symbol,
-                    [(split.ex_date, "split", split.ratio) for split in reply.splits]
-                    + [(dividend.ex_date, "dividend", dividend.amount) for dividend in reply.dividends],
-                )
-                ledger.finish(connection, self.run.attempt(COLLECT), symbol, begun, written.bars)
+            wide = False
+            while True:
+                reply = vendor.fetch(symbol, start, end)
+                good, refused = self._screened(reply, start)
+                with connection.transaction():
+                    market_data.lock_symbol(connection, symbol)
+                    adjustment = _reconciled(connection, reply, good, start, end)
+                    oldest = market_data.oldest_bar(connection, symbol)
+                    # History moves to a new basis: what the vendor serves of it is better than what we scale.
+                    if wide or not adjustment.stored or oldest is None or oldest >= start:
+                        written = self._store(connection, reply, good, refused, adjustment, start)
+                        ledger.finish(connection, self.run.attempt(COLLECT), symbol, begun, written.bars)
+                        break
+                start, wide = self.window.widened(oldest), True
         log.info(
-            "%s: %d bars from %s to %s, %d written, %d revised, %d refused",
+            "%s: %d bars from %s to %s, %d written, %d revised",
             symbol, len(good), f"{start:%Y-%m-%d %H:%M}", f"{end:%Y-%m-%d %H:%M}",
-            written.bars, written.revised, len(refused),
+            written.bars, written.revised,
         )  # fmt: skip
         return written.bars
+
+    def _screened(
+        self, reply: VendorReply, start: datetime
+    ) -> tuple[list[tuple[Bar, bool]], list[RefusedBar]]:
+        """The reply's bars by themselves: good ones, each with whether it is final, and refused ones."""
+        final_until = self.window.end - self.finality_delay
+        expected = grid(start, self.window.end)
+        good, refused = screen(reply.bars, expected, final_until)
+        require_trading_hours(reply.symbol, len(reply.bars), refused)
+        if not any(is_final for _, is_final in good) and any(
+            bar_end <= final_until for bar_end in expected.values()
+        ):
+            raise NoBarsError(
+                f"{reply.symbol}: of the bars that the exchange had from {start:%Y-%m-%d %H:%M} to "
+                f"{self.window.end:%Y-%m-%d %H:%M} UTC, Yahoo served none that is usable ({len(refused)} "
+                "refused); the next run asks again"
+            )
+        if not self.run.is_live():
+            good = [(bar, is_final) for bar, is_final in good if is_final]
+        return good, refused
+
+    def _store(
+        self,
+        connection: Connection,
+        reply: VendorReply,
+        good: list[tuple[Bar, bool]],
+        refused: list[RefusedBar],
+        adjustment: Adjustment,
+        start: datetime,
+    ) -> market_data.Written:
+        """Everything that the reply changes, in the caller's transaction and under the symbol's lock."""
+        symbol, run_id = reply.symbol, self.run.correlation_id
+        market_data.claim_source(connection, reply.source)
+        restated = {
+            split.ex_date: market_data.restate(connection, symbol, split) for split in adjustment.stored
+        }
+        for found in adjustment.found:
+            market_data.record_split(
+                connection, symbol, found, restated.get(found.split.ex_date, 0), correlation_id=run_id
+            )
+            if restated.get(found.split.ex_date):
+                log.warning(
+                    "%s: a split of %g for 1 on %s (%s): %d stored bars restated", symbol,
+                    found.split.ratio, found.split.ex_date, found.evidence, restated[found.split.ex_date],
+                )  # fmt: skip
+        judged = judge(
+            [(rebased(bar, adjustment.reply), is_final) for bar, is_final in good],
+            market_data.final_bars(connection, symbol, start, self.window.end),
+            market_data.released_bars(connection, symbol),
+        )
+        retracted = market_data.retract_bars(connection, symbol, judged.untrue, correlation_id=run_id)
+        written = market_data.upsert_bars(
+            connection, symbol, judged.good, source=reply.source, correlation_id=run_id
+        )
+        all_refused = refused + judged.refused
+        market_data.quarantine(connection, symbol, all_refused, correlation_id=run_id)
+        market_data.confirm_bars(connection, symbol, [bar.timestamp for bar, _ in judged.good])
+        market_data.upsert_actions(
+            connection,
+            symbol,
+            [(dividend.ex_date, "dividend", dividend.amount) for dividend in reply.dividends],
+        )
+        for bar, reason in all_refused:
+            log.warning(
+                "%s: the bar of %s was refused: %s", symbol, f"{bar.timestamp:%Y-%m-%d %H:%M}", reason
+            )
+        changed = written.bars + retracted + sum(restated.values())
+        return market_data.Written(changed, written.revised)
+
+
+def _reconciled(
+    connection: Connection,
+    reply: VendorReply,
+    good: list[tuple[Bar, bool]],
+    start: datetime,
+    end: datetime,
+) -> Adjustment:
+    """On which split basis reply and table stand; call it under the symbol's lock."""
+    stored = market_data.final_bars(connection, reply.symbol, start, end)
+    return reconcile(
+        reply.symbol,
+        [bar for bar, is_final in good if is_final],
+        {bar.timestamp: bar for bar in stored},
+        reply.splits,
+        market_data.recorded_splits(connection, reply.symbol),
+    )

@@ -42,7 +42,7 @@ class Window:
 
     def first_instant(self, last_final_bar: datetime | None) -> datetime:
         """Where the window starts for a symbol whose newest final bar is given (None: it has none)."""
-        earliest = datetime.now(UTC) - timedelta(days=VENDOR_DAYS)
+        earliest = _earliest()
         if self.start is not None:
             start = self.start
         elif self.period is not None:
@@ -59,6 +59,15 @@ class Window:
                 f"{earliest:%Y-%m-%d} on: give a later end"
             )
         return max(start, earliest)
+
+    def widened(self, oldest_bar: datetime) -> datetime:
+        """Where a window starts that takes in all stored bars which the vendor still serves."""
+        return max(oldest_bar, _earliest())
+
+
+def _earliest() -> datetime:
+    """The first instant of which the vendor serves hourly bars."""
+    return datetime.now(UTC) - timedelta(days=VENDOR_DAYS)
 
 
 def on_demand_window(params: Mapping[str, Any], run_end: datetime) -> Window:

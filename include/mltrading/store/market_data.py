@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import date, datetime
-from typing import NamedTuple
+from datetime import UTC, date, datetime, time
+from typing import TYPE_CHECKING, NamedTuple
 
 from include.mltrading.errors import UsageError
-from include.mltrading.market.bars import Bar, RefusedBar
+from include.mltrading.market.bars import CONFIRMING_BARS, CONTEXT_BARS, UNCONFIRMED, Bar, RefusedBar
+from include.mltrading.market.calendar import NEW_YORK
+from include.mltrading.market.yahoo import Split
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import query
+
+if TYPE_CHECKING:
+    from include.mltrading.market.splits import Found
 
 
 class Written(NamedTuple):
@@ -45,6 +50,24 @@ def claim_source(connection: Connection, source: str) -> None:
 def last_final_bar(connection: Connection, symbol: str) -> datetime | None:
     """Start of the symbol's newest final bar, None without one."""
     row = connection.execute(query("last_final_bar"), {"symbol": symbol}).fetchone()
+    return row[0] if row else None
+
+
+def final_bars(connection: Connection, symbol: str, start: datetime, end: datetime) -> list[Bar]:
+    """The symbol's final bars in [start, end), oldest first, and those around it that the rules look at."""
+    rows = connection.execute(
+        query("stored_final_bars"),
+        {
+            "symbol": symbol, "start": start, "end": end,
+            "before": 2 * CONTEXT_BARS, "after": CONFIRMING_BARS,
+        },
+    )  # fmt: skip
+    return [Bar(*row) for row in rows]
+
+
+def oldest_bar(connection: Connection, symbol: str) -> datetime | None:
+    """Start of the symbol's oldest bar, None without one."""
+    row = connection.execute(query("oldest_bar"), {"symbol": symbol}).fetchone()
     return row[0] if row else None
 
 
@@ -106,3 +129,62 @@ def upsert_actions(connection: Connection, symbol: str, actions: Sequence[tuple[
                 for ex_date, kind, value in actions
             ],
         )
+
+
+def recorded_splits(connection: Connection, symbol: str) -> list[Split]:
+    """The splits on whose basis the symbol's stored bars stand, oldest first."""
+    return [Split(*row) for row in connection.execute(query("recorded_splits"), {"symbol": symbol})]
+
+
+def restate(connection: Connection, symbol: str, split: Split) -> int:
+    """Bring all bars before the split's ex-date to the basis after it; returns how many there were.
+
+    Their features become stale in the same statement.
+    """
+    before = datetime.combine(split.ex_date, time(), NEW_YORK).astimezone(UTC)
+    row = connection.execute(
+        query("restate_bars"), {"symbol": symbol, "before": before, "ratio": split.ratio}
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def record_split(
+    connection: Connection, symbol: str, found: Found, bars: int, *, correlation_id: str
+) -> None:
+    """Record that the stored bars stand on the basis after the split. bars: how many were restated for it."""
+    if found.replaces is not None:
+        connection.execute(
+            query("move_split"),
+            {"symbol": symbol, "ex_date": found.split.ex_date, "replaces": found.replaces},
+        )
+    connection.execute(
+        query("record_split"),
+        {
+            "symbol": symbol, "ex_date": found.split.ex_date, "ratio": found.split.ratio, "bars": bars,
+            "evidence": found.evidence, "correlation_id": correlation_id,
+        },
+    )  # fmt: skip
+
+
+def retract_bars(
+    connection: Connection, symbol: str, timestamps: Sequence[datetime], *, correlation_id: str
+) -> int:
+    """Take untrue bars out of the table, with their features; they stay in bar_revisions."""
+    row = connection.execute(
+        query("retract_bars"),
+        {"symbol": symbol, "timestamps": list(timestamps), "correlation_id": correlation_id},
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def released_bars(connection: Connection, symbol: str) -> set[datetime]:
+    """Starts of the bars that somebody has released from quarantine: the vendor has no say in them."""
+    return {row[0] for row in connection.execute(query("released_bars"), {"symbol": symbol})}
+
+
+def confirm_bars(connection: Connection, symbol: str, timestamps: Sequence[datetime]) -> None:
+    """Bars that waited in quarantine for later ones are good now: forget that they had to wait."""
+    connection.execute(
+        query("confirm_bars"),
+        {"symbol": symbol, "timestamps": list(timestamps), "waiting": UNCONFIRMED},
+    )

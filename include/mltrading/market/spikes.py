@@ -1,0 +1,79 @@
+"""Prices that cannot be true: a jump that the next bars take back.
+
+A jump that holds is news, however large: an earnings gap, a crash, a bankruptcy. Only the bars after a jump
+tell the two apart, so a newest bar with an extreme one waits for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
+
+from include.mltrading.market.bars import CONFIRMING_BARS, CONTEXT_BARS, UNCONFIRMED, Bar
+
+_SMALLEST = math.log(1.3)  # no smaller jump of a close counts
+_TIMES_USUAL = 12  # nor one below so many median moves of the bars around: wild stocks are wild
+_EXTREME = math.log(3)  # of a close that waits for confirmation; of a high or low beyond its own bar
+_TAKEN_BACK = 0.25  # share of the jump that may be left
+
+
+def find_spikes(bars: Sequence[Bar]) -> dict[int, str]:
+    """Index -> reason for each bar of a time-ordered series of well-formed bars that cannot be true."""
+    spikes: dict[int, str] = {}
+    closes = [math.log(bar.close) for bar in bars]
+    moves = [abs(later - earlier) for earlier, later in pairwise(closes)]
+    before = _level_before_first(closes)
+    index = 0
+    while index < len(bars):
+        if before is None:
+            before = closes[index]
+        jump = closes[index] - before
+        around = moves[max(0, index - CONTEXT_BARS) : index + CONTEXT_BARS]
+        least = max(_SMALLEST, _TIMES_USUAL * median(around)) if around else _EXTREME
+        end = _taken_back(closes, index, before, jump) if abs(jump) >= least else None
+        following = len(bars) - index - 1
+        if end is not None:
+            for spike in range(index, end):
+                spikes[spike] = f"a jump {_times(closes[spike] - before)} that the next bars take back"
+            index = end
+            continue
+        if abs(jump) >= _EXTREME and following < CONFIRMING_BARS:
+            # It may be the first of several, so all that follows waits too.
+            for spike in range(index, len(bars)):
+                spikes[spike] = f"a jump {_times(closes[spike] - before)} {UNCONFIRMED}"
+            break
+        bar = bars[index]
+        highest, lowest = max(before, closes[index]), min(before, closes[index])
+        if math.log(bar.high) - highest >= _EXTREME:
+            spikes[index] = f"a high {_times(math.log(bar.high) - highest)} that the close takes back"
+        elif lowest - math.log(bar.low) >= _EXTREME:
+            spikes[index] = f"a low {_times(math.log(bar.low) - lowest)} that the close takes back"
+        before = closes[index]
+        index += 1
+    return spikes
+
+
+def _level_before_first(closes: Sequence[float]) -> float | None:
+    """A stand-in for what came before: the bars after the first, where they agree with each other only."""
+    following = closes[1 : 1 + CONFIRMING_BARS]
+    if len(following) < CONFIRMING_BARS or max(following) - min(following) > _SMALLEST:
+        return None
+    level = median(following)
+    return level if abs(closes[0] - level) >= _EXTREME else None
+
+
+def _taken_back(closes: Sequence[float], start: int, before: float, jump: float) -> int | None:
+    """Index of the first bar back at the level before the jump; None where it holds."""
+    for index in range(start + 1, min(start + CONFIRMING_BARS, len(closes) - 1) + 1):
+        left = (closes[index] - before) / jump
+        if abs(left) <= _TAKEN_BACK:
+            return index
+        if left < 0.5:
+            return None  # on its way somewhere else
+    return None
+
+
+def _times(jump: float) -> str:
+    return f"of {math.exp(jump):.3g} times"

@@ -1,0 +1,1 @@
+SELECT min(timestamp) FROM market_data WHERE symbol = %(symbol)s
