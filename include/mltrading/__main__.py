@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     what = check.add_mutually_exclusive_group()
     what.add_argument("--run", metavar="ID", help="the story of a run, by its run id or correlation id")
     what.add_argument("--recompute", type=int, metavar="N", help="recompute N random symbols and compare")
+    quarantine = add("quarantine", _quarantine, "look at refused bars, or let one in")
+    quarantine.add_argument("action", choices=["list", "release"])
+    quarantine.add_argument("--symbol", "--symbols", help="comma-separated; one for release")
+    quarantine.add_argument("--timestamp", help="start of the bar, ISO; UTC without an offset")
+    quarantine.add_argument("--id", default="", help="which one, where an hour has several")
+    quarantine.add_argument("--all", action="store_true", help="list released ones too")
     add("validate", _validate, "check all configuration")
     add("task", _task, "do the task in MLTRADING_TASK (for the DAGs)")
     return parser
@@ -165,7 +171,10 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         lines = [f"{column:<22} {value:.1e}" for column, value in worst.items()]
         _print(options, worst, "largest relative difference per feature\n" + "\n".join(lines))
         return 0
+    from include.mltrading.pipeline.quality import Missing, listing
+
     found = check.health(settings)
+    missing = [Missing(**row) for row in found["missing_bars"]]
     milliseconds = found["query_milliseconds"]
     _print(
         options,
@@ -174,9 +183,45 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         f"latest bar      {found['latest_bar']} ({check.age(found['latest_bar'])})\n"
         f"symbols         {found['symbols']}, without bars: {_names(found['symbols_without_bars'])}\n"
         f"stale features  {_names(found['symbols_with_stale_features'])}\n"
-        f"features of the last day  {found['features_of_the_last_day']}",
+        f"features of the last day  {found['features_of_the_last_day']}\n"
+        f"missing bars    of the last {check.CHECKED_SESSIONS} sessions: {listing(missing)}\n"
+        f"quarantine      {found['quarantined_bars']} refused bars; `quarantine list` shows them",
     )
     return 1 if found["symbols_without_bars"] else 0
+
+
+def _quarantine(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.market.symbols import parse_symbols
+    from include.mltrading.pipeline import quarantine
+
+    symbols = None if options.symbol is None else parse_symbols(options.symbol.split(","))
+    timestamp = _instant(options.timestamp, "--timestamp")
+    if options.action == "list":
+        rows = quarantine.listed(settings, symbols, timestamp, options.all)
+        lines = [
+            f"{row['symbol']:<12} {row['timestamp']:%Y-%m-%dT%H:%M}Z  {row['id']}  {row['reason']}  "
+            f"({_prices(row['payload'])})"
+            + ("  another bar is stored" if row["stored"] and not row["released_at"] else "")
+            + ("  released" if row["released_at"] else "")
+            for row in rows
+        ]
+        _print(options, rows, "\n".join([*lines, f"{len(rows)} refused bars"]))
+        return 0
+    if symbols is None or len(symbols) != 1 or timestamp is None:
+        raise UsageError(
+            "quarantine release needs one --symbol and a --timestamp, as `quarantine list` shows"
+        )
+    bar = quarantine.release(settings, symbols[0], timestamp, options.id)
+    _print(
+        options,
+        {"symbol": symbols[0], **bar._asdict()},
+        f"released {symbols[0]} {bar.timestamp:%Y-%m-%dT%H:%M}Z; the next features run computes from there",
+    )
+    return 0
+
+
+def _prices(payload: dict[str, str]) -> str:
+    return ", ".join(f"{name} {payload[name]}" for name in ("open", "high", "low", "close", "volume"))
 
 
 def _validate(options: argparse.Namespace, settings: Settings) -> int:

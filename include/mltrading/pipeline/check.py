@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from include.mltrading.config import load_deployments
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.market.symbols import read_symbols_file
+from include.mltrading.pipeline.quality import missing_bars
 from include.mltrading.settings import Settings
 from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.migrations import require_current_schema
 from include.mltrading.store.queries import query
+
+CHECKED_SESSIONS = 10  # so far back `check` looks for missing bars
 
 
 def health(settings: Settings) -> dict[str, Any]:
@@ -24,6 +28,11 @@ def health(settings: Settings) -> dict[str, Any]:
         recent, recent_ms = _timed(lambda: _value(connection, "check_recent_features"))
         _, symbols_ms = _timed(lambda: connection.execute(query("check_symbol_times")).fetchall())
         newest = connection.execute(query("newest_bars"), {"symbols": symbols}).fetchall()
+        quarantined = _value(connection, "count_quarantined")
+        delay = timedelta(minutes=load_deployments(settings.deployments_file).pipeline.finality_delay_minutes)
+        missing = missing_bars(
+            connection, symbols, _last_tick(), sessions=CHECKED_SESSIONS, finality_delay=delay
+        )
     return {
         "database": "ok",
         "symbols": len(symbols),
@@ -32,12 +41,19 @@ def health(settings: Settings) -> dict[str, Any]:
         "symbols_with_stale_features": [symbol for symbol, _, stale_from in newest if stale_from is not None],
         "oldest_newest_final_bar": min((row[1] for row in newest if row[1] is not None), default=None),
         "features_of_the_last_day": recent,
+        "quarantined_bars": quarantined,
+        "missing_bars": [{**row._asdict(), "day": row.day.isoformat()} for row in missing],
         "query_milliseconds": {
             "latest_bar": latest_ms,
             "recent_features": recent_ms,
             "latest_bar_by_symbol": symbols_ms,
         },
     }
+
+
+def _last_tick() -> datetime:
+    """The last full hour: what ended by then, the hourly collection can have brought."""
+    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def story(settings: Settings, identifier: str) -> dict[str, Any]:

@@ -191,8 +191,14 @@ def _publish(step: str) -> Callable[[Task, Settings], int]:
         from include.mltrading.config import load_deployments
         from include.mltrading.pipeline.publish import publish
 
-        share = load_deployments(settings.deployments_file).pipeline.minimum_good_share
-        print(publish(settings, task.run, step, task.symbols, share))
+        pipeline = load_deployments(settings.deployments_file).pipeline
+        if step == COLLECT:
+            from include.mltrading.pipeline.quality import run_quality
+
+            delay = timedelta(minutes=pipeline.finality_delay_minutes)
+            print(run_quality(settings, task.run, task.symbols, delay))
+        # Last, since the last line is what a failure is told with.
+        print(publish(settings, task.run, step, task.symbols, pipeline.minimum_good_share))
         return 0
 
     return run

@@ -1,0 +1,1 @@
+SELECT count(*) FROM quarantined_bars WHERE released_at IS NULL
