@@ -25,9 +25,9 @@ class Settings:
 
     database_url: libpq URL, None = libpq's own PG* variables. yahoo_url: base URL that stands in for
     Yahoo's hosts, None = Yahoo itself. yahoo_requests_per_second: over all processes and hosts.
-    symbols_per_task: symbols in one mapped task instance. symbol_seconds: limit on computing one
-    symbol. symbol_memory_mb, collect_memory_mb: what computing or collecting one symbol may allocate beyond
-    what the runner itself has mapped.
+    symbols_per_task: symbols in one mapped task instance. symbol_seconds, symbol_cpu_seconds: limits on
+    computing one symbol, by the clock and in processor time. symbol_memory_mb, collect_memory_mb: what
+    computing or collecting one symbol may allocate beyond what the runner itself has mapped.
     """
 
     database_url: str | None = None
@@ -37,6 +37,7 @@ class Settings:
     deployments_file: Path = PROJECT_ROOT / "include" / "config" / "deployments.yaml"
     symbols_per_task: int = 1
     symbol_seconds: int = 30
+    symbol_cpu_seconds: int = 20
     symbol_memory_mb: int = 256
     collect_memory_mb: int = 448
 
@@ -56,6 +57,9 @@ class Settings:
             deployments_file=_path(environment, "MLTRADING_DEPLOYMENTS_FILE", cls.deployments_file),
             symbols_per_task=_number(environment, "MLTRADING_SYMBOLS_PER_TASK", int, cls.symbols_per_task, 1),
             symbol_seconds=_number(environment, "MLTRADING_SYMBOL_SECONDS", int, cls.symbol_seconds, 1),
+            symbol_cpu_seconds=_number(
+                environment, "MLTRADING_SYMBOL_CPU_SECONDS", int, cls.symbol_cpu_seconds, 1
+            ),
             symbol_memory_mb=_number(
                 environment, "MLTRADING_SYMBOL_MEMORY_MB", int, cls.symbol_memory_mb, 32
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def misbehave(symbol: str, started: Callable[[], None]) -> int:
                     sys.executable,
                     "-c",
                     "import signal,time;signal.signal(15,1);time.sleep(60)",
-                    "left-behind",
+                    MARK,
                 ],
                 start_new_session=True,
             )
@@ -138,7 +139,18 @@ def test_what_the_process_had_started_before_is_left_alone() -> None:
         neighbour.kill()
 
 
-def test_no_symbol_leaves_a_core_file_or_writes_over_the_runner(capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_symbol_leaves_a_core_file() -> None:
+    def core_limits(symbol: str, started: Callable[[], None]) -> int:
+        started()
+        return sum(resource.getrlimit(resource.RLIMIT_CORE))
+
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    [outcome] = run_isolated(["GOOD"], core_limits, limits=LIMITS, concurrency=1)
+    assert (outcome.status, outcome.rows_written) == ("ok", 0)
+    assert resource.getrlimit(resource.RLIMIT_CORE) == before
+
+
+def test_no_symbol_writes_over_the_runner(capfd: pytest.CaptureFixture[str]) -> None:
     print("once", flush=True)
     only("GOOD")
     assert capfd.readouterr().out == "once\n"

@@ -13,6 +13,8 @@ def test_defaults_hold_without_any_variable() -> None:
     assert settings == Settings()
     assert settings.yahoo_requests_per_second == 1
     assert settings.symbols_per_task == 1
+    assert settings.symbol_seconds == 30
+    assert max(settings.symbol_memory_mb, settings.collect_memory_mb) < 512
     assert settings.database_url is None
     assert settings.yahoo_url is None
 
@@ -27,6 +29,7 @@ def test_every_variable_reaches_its_setting() -> None:
             "MLTRADING_DEPLOYMENTS_FILE": "/d",
             "MLTRADING_SYMBOLS_PER_TASK": "25",
             "MLTRADING_SYMBOL_SECONDS": "40",
+            "MLTRADING_SYMBOL_CPU_SECONDS": "35",
             "MLTRADING_SYMBOL_MEMORY_MB": "300",
             "MLTRADING_COLLECT_MEMORY_MB": "400",
         }
@@ -38,6 +41,7 @@ def test_every_variable_reaches_its_setting() -> None:
         deployments_file=Path("/d"),
         symbols_per_task=25,
         symbol_seconds=40,
+        symbol_cpu_seconds=35,
         symbol_memory_mb=300,
         collect_memory_mb=400,
     )

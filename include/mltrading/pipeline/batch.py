@@ -80,6 +80,7 @@ def _record_failure(settings: Settings, attempt: ledger.Attempt, outcome: Outcom
                 outcome.symbol,
                 outcome.status,
                 outcome.error,
+                outcome.seconds,
                 outcome.cpu_seconds,
                 outcome.peak_memory_bytes,
             )

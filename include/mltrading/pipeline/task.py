@@ -182,7 +182,7 @@ def _compute_features(task: Task, settings: Settings) -> int:
 def feature_limits(settings: Settings) -> Limits:
     """What computing one symbol's features may use."""
     return Limits(
-        settings.symbol_seconds, STARTUP_SECONDS, settings.symbol_seconds, settings.symbol_memory_mb
+        settings.symbol_seconds, STARTUP_SECONDS, settings.symbol_cpu_seconds, settings.symbol_memory_mb
     )
 
 

@@ -82,10 +82,14 @@ def fail(
     symbol: str,
     status: str,
     error: str | None,
+    seconds: float,
     cpu_seconds: float,
     peak_memory_bytes: int,
 ) -> None:
-    """Turn a `running` row to another outcome; a committed `ok` stays."""
+    """Turn a `running` row to another outcome; a committed `ok` stays.
+
+    seconds: how long the symbol's process lived. cpu_seconds, peak_memory_bytes: what it used.
+    """
     connection.execute(
         query("fail_symbol"),
         {
@@ -93,6 +97,7 @@ def fail(
             "symbol": symbol,
             "status": status,
             "error": error,
+            "seconds": seconds,
             "cpu_seconds": cpu_seconds,
             "peak_memory_bytes": peak_memory_bytes,
         },
