@@ -121,6 +121,21 @@ def test_more_symbols_in_a_task_make_fewer_tasks(monkeypatch: pytest.MonkeyPatch
     assert task.get_parse_time_mapped_ti_count() == 4
 
 
+@pytest.mark.parametrize(("per_task", "instances"), [("1", 1100), ("25", 44)])
+def test_more_symbols_than_airflow_maps_over_a_result_are_mapped_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_task: str, instances: int
+) -> None:
+    symbols = tmp_path / "symbols.txt"
+    symbols.write_text("\n".join(f"S{number}" for number in range(1100)) + "\n")
+    monkeypatch.setenv("MLTRADING_SYMBOLS_FILE", str(symbols))
+    monkeypatch.setenv("MLTRADING_SYMBOLS_PER_TASK", per_task)
+    bag = load()
+    assert bag.import_errors == {}
+    for dag_id, task_id in ((COLLECTION, "collect_symbol"), (FEATURES, "compute_features")):
+        stored = SerializedDAG.from_dict(SerializedDAG.to_dict(bag.dags[dag_id]))
+        assert stored.get_task(task_id).get_parse_time_mapped_ti_count() == instances
+
+
 def test_the_gate_waits_for_a_task_that_exists_and_is_not_mapped(dags: dict[str, Any]) -> None:
     gates = [task for dag in dags.values() for task in dag.tasks if isinstance(task, ExternalTaskSensor)]
     assert len(gates) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from include.mltrading.config import load_deployments
 from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.settings import Settings
 from include.standalone.bench.report import Figure
@@ -25,31 +26,32 @@ NOTHING = "bench-nothing"
 _SYMBOLS = 100
 _BATCH = 25
 
-# The same pool and defaults as the features DAG; each instance starts `true` and nothing else.
-_NOTHING_DAG = '''"""As many mapped tasks as there are symbols, which do nothing."""
+# The pool and retries of the features DAG, and nothing of ours to import: each instance starts `true`.
+_NOTHING_DAG = """from datetime import datetime, timedelta, timezone
 
 from airflow.providers.common.compat.sdk import DAG
 from airflow.providers.standard.operators.bash import BashOperator
 
-from include.mltrading.airflow.deployment import dag_arguments
-from include.mltrading.config import load_deployments
-from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.settings import Settings
-
-settings = Settings.from_environment()
-arguments = dag_arguments(
-    load_deployments(settings.deployments_file), "feature-engineering-production-subprocess"
-)
-arguments["dag_display_name"] = "Nothing"
-
-with DAG("{dag_id}", schedule=None, **arguments):
+with DAG(
+    "{dag_id}",
+    schedule=None,
+    start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    max_active_runs=1,
+    default_args={{
+        "retries": {retries},
+        "retry_delay": timedelta(seconds={retry_delay_seconds}),
+        "weight_rule": "absolute",
+    }},
+):
     BashOperator.partial(
         task_id="do_nothing",
         bash_command="true",
         pool="market_db",
         do_xcom_push=False,
-    ).expand(env=[{{"SYMBOL": symbol}} for symbol in read_symbols_file(settings.symbols_file)])
-'''
+        map_index_template="{{{{ task.env.SYMBOL }}}}",
+    ).expand(env={symbols})
+"""
 
 _PARSE = """
 import json, sys
@@ -91,7 +93,7 @@ def _stack(symbols_per_task: int) -> Iterator[Stack]:
         symbols_file.write_text("\n".join(universe[:_SYMBOLS]) + "\n")
         stack.export("MLTRADING_SYMBOLS_FILE", str(symbols_file))
         stack.export("MLTRADING_SYMBOLS_PER_TASK", str(symbols_per_task))
-        stack.export("AIRFLOW__CORE__DAGS_FOLDER", str(_dags_folder(stack.state)))
+        stack.export("AIRFLOW__CORE__DAGS_FOLDER", str(_dags_folder(stack.state, universe[:_SYMBOLS])))
         stack.start_database()
         stack.export("MLTRADING_YAHOO_URL", stack.start_simulator())
         stack.run("-m", "include.mltrading", "migrate")
@@ -99,14 +101,21 @@ def _stack(symbols_per_task: int) -> Iterator[Stack]:
         yield stack
 
 
-def _dags_folder(state: Path) -> Path:
+def _dags_folder(state: Path, symbols: Sequence[str]) -> Path:
     """Our DAG files and the one that does nothing."""
     folder = state / "bench_dags"
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder, 0o700)
     for path in (PROJECT / "dags").glob("*.py"):
         shutil.copy(path, folder)
-    (folder / "bench_nothing.py").write_text(_NOTHING_DAG.format(dag_id=NOTHING))
+    deployments = load_deployments(Settings().deployments_file)
+    nothing = _NOTHING_DAG.format(
+        dag_id=NOTHING,
+        retries=deployments.pipeline.retries,
+        retry_delay_seconds=deployments.pipeline.retry_delay_seconds,
+        symbols=json.dumps([{"SYMBOL": symbol} for symbol in symbols]),
+    )
+    (folder / "bench_nothing.py").write_text(nothing)
     return folder
 
 
