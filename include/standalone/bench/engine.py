@@ -260,7 +260,10 @@ class _Watch:
 
 
 def queries() -> Iterator[Figure]:
-    """The diagnostic queries on a table of many symbols, after the vacuum that autovacuum would do."""
+    """The diagnostic queries on a table of many symbols, after the vacuum that autovacuum would do.
+
+    All feature rows were written just now: those of the last day are as many as they can ever be.
+    """
     with _bench(MANY_SYMBOLS) as bench:
         bench.features()
         bench.connection.execute("VACUUM ANALYZE")
