@@ -89,7 +89,7 @@ def _stack(symbols_per_task: int) -> Iterator[Stack]:
         universe = read_symbols_file(Settings().symbols_file)
         if len(universe) < _SYMBOLS:
             raise StandaloneError(f"the bench takes {_SYMBOLS} symbols, the symbols file has {len(universe)}")
-        symbols_file = stack.state / "bench_symbols.txt"
+        symbols_file = stack.state / "bench_airflow_symbols.txt"
         symbols_file.write_text("\n".join(universe[:_SYMBOLS]) + "\n")
         stack.export("MLTRADING_SYMBOLS_FILE", str(symbols_file))
         stack.export("MLTRADING_SYMBOLS_PER_TASK", str(symbols_per_task))
