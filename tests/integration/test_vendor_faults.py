@@ -156,6 +156,19 @@ def test_a_revision_is_taken_over_and_the_old_value_kept(
     ]
 
 
+def test_a_day_that_the_vendor_lacks_for_a_week_is_asked_for_until_it_comes(
+    collect: Collect, database: str, simulator: MarketSimulator
+) -> None:
+    collect(at(12, 16), START)
+    simulator.fault("missing_day", day="2026-01-13")
+    for tick in (at(13, 16), at(14, 11), LATER):
+        collect(tick)
+    assert len(stored(database)) == len(truth(LATER)) - 7
+    simulator.clear_faults()
+    assert collect(at(22, 11)).status == "ok"
+    assert_same(stored(database), truth(at(22, 11)))
+
+
 def test_a_time_out_is_a_failure_that_costs_nothing(
     collect: Collect, database: str, simulator: MarketSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

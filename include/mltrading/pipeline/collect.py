@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 
 from include.mltrading.errors import NoBarsError
 from include.mltrading.market.bars import Bar, RefusedBar, screen
-from include.mltrading.market.calendar import grid
+from include.mltrading.market.calendar import grid, sessions_between
 from include.mltrading.market.splits import Adjustment, rebased, reconcile
 from include.mltrading.market.trust import judge, require_trading_hours
 from include.mltrading.market.yahoo import VendorReply
+from include.mltrading.pipeline.quality import missing_bars
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.vendor import REQUEST_SECONDS, Vendor
@@ -26,6 +27,8 @@ from include.mltrading.store.request_clock import ON_DEMAND
 # One symbol may take so long, waiting for its turn included: the mapped task's execution_timeout of ten
 # minutes, less its start and end.
 FETCH_SECONDS = 570
+# A bar that the vendor did not have is asked for again for so many sessions.
+HEALED_SESSIONS = 10
 # What a symbol needs after its last wait: a request that times out, and storing.
 _RESERVE_SECONDS = REQUEST_SECONDS + 10
 
@@ -58,7 +61,7 @@ class Collection:
         begun = datetime.now(UTC)
         with connect(self.settings) as connection:
             started()
-            start = self.window.first_instant(market_data.last_final_bar(connection, symbol))
+            start = self._first_instant(connection, symbol)
             end = self.window.end
             deadline = min(self.ends_at, time.monotonic() + FETCH_SECONDS) - _RESERVE_SECONDS
             vendor = Vendor(connection, self.settings, self.priority, deadline, self.retry_seconds)
@@ -82,6 +85,18 @@ class Collection:
             written.bars, written.revised,
         )  # fmt: skip
         return written.bars
+
+    def _first_instant(self, connection: Connection, symbol: str) -> datetime:
+        """Where the symbol's window starts: a scheduled one reaches back to bars that are still missing."""
+        start = self.window.first_instant(market_data.last_final_bar(connection, symbol))
+        if self.window.sessions is None:
+            return start
+        holes = missing_bars(
+            connection, [symbol], self.window.end,
+            sessions=HEALED_SESSIONS, finality_delay=self.finality_delay,
+        )  # fmt: skip
+        # One request serves any window, so asking for more costs nothing.
+        return min([start, *(sessions_between(hole.day, hole.day)[0].open for hole in holes[:1])])
 
     def _screened(
         self, reply: VendorReply, start: datetime
