@@ -20,7 +20,7 @@ run: setup ## The real thing: against Yahoo, on its schedules, until Ctrl-C
 	@$(PYTHON_OF_VENV) -m include.standalone run
 
 shell: setup ## A shell in which airflow, psql and the command line work (CMD='…': run that and end)
-	@$(PYTHON_OF_VENV) -m include.standalone shell $(if $(value CMD),--command '$(subst ','\'',$(value CMD))')
+	@$(PYTHON_OF_VENV) -m include.standalone shell $(if $(value CMD),--command "$$SHELL_COMMAND")
 
 test: setup ## All tests: unit, integration, end to end
 	@$(PYTHON_OF_VENV) -m pytest
@@ -52,5 +52,6 @@ check-constraints: setup ## Check that constraints.txt is what the requirements 
 clean: ## Delete .venv/, all data and secrets of this checkout, and caches
 	@include/standalone/clean.sh
 
-# Passed on as it was typed: make would expand its dollars.
+# Passed on as it was typed, over several lines too: make would expand its dollars.
 unexport CMD
+export SHELL_COMMAND := $(value CMD)

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.mltrading.errors import MLTradingError, UsageError
@@ -112,7 +112,10 @@ def _collect(options: argparse.Namespace, settings: Settings) -> int:
     from include.mltrading.pipeline.steps import COLLECT
 
     symbols = _symbols(options, settings)
-    run = Run.from_command_line(_instant(options.end, "--end"))
+    end = _instant(options.end, "--end")
+    if end is not None and end > datetime.now(UTC):
+        raise UsageError(f"--end {options.end} lies in the future: leave it out to collect up to now")
+    run = Run.from_command_line(end)
     window = _window(options, run.window_end)
     delay = load_deployments(settings.deployments_file).pipeline.finality_delay_minutes
     yahoo.preload()
@@ -167,6 +170,8 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         _print(options, told, _story_text(told))
         return 1 if told["failed"] else 0
     if options.recompute is not None:
+        if options.recompute < 1:
+            raise UsageError(f"--recompute {options.recompute}: give the number of symbols, at least 1")
         worst = check.recompute(settings, options.recompute)
         lines = [f"{column:<22} {value:.1e}" for column, value in worst.items()]
         _print(options, worst, "largest relative difference per feature\n" + "\n".join(lines))

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 
 class MLTradingError(Exception):
-    """Something failed at run time; the command line exits with 1."""
+    """Something failed at run time; the command line exits with 1.
+
+    hopeless: trying again without a change cannot help, so that Airflow need not.
+    """
 
     exit_code = 1
+    hopeless = False
 
 
 class UsageError(MLTradingError):
-    """A wrong argument, parameter or configuration: trying again without a change cannot help."""
+    """A wrong argument, parameter or configuration."""
 
     exit_code = 2
+    hopeless = True
+
+
+class VerdictError(MLTradingError):
+    """What was counted is not good enough; counting again gives the same."""
+
+    hopeless = True
 
 
 class DatabaseError(MLTradingError):
@@ -48,6 +59,8 @@ class RateLimitedError(YahooError):
 
 class SymbolNotFoundError(YahooError):
     """Yahoo knows no such symbol."""
+
+    hopeless = True
 
 
 class NoBarsError(YahooError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import psycopg
 from croniter import croniter
 
 from include.mltrading.config import DagId, load_deployments
+from include.mltrading.errors import UsageError
 from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.settings import Settings
 from include.standalone import airflow
@@ -58,8 +60,11 @@ def main(arguments: list[str]) -> int:
         "--symbols", type=int, default=12, metavar="N", help="the first N of the symbols file"
     )
     options = parser.parse_args(arguments)
+    universe = read_symbols_file(Settings.from_environment().symbols_file)
+    if not 1 <= options.symbols <= len(universe):
+        raise UsageError(f"--symbols {options.symbols}: give 1 to {len(universe)}, the symbols file's number")
     with Stack(market_database=MARKET_DATABASE, metadata_database=METADATA_DATABASE, report=say) as stack:
-        results = _run_pipeline(stack, options.symbols)
+        results = _run_pipeline(stack, universe[: options.symbols])
         _tell(stack, results)
         good = all(result.run.state == "success" for result in results)
         if not options.once:
@@ -68,13 +73,13 @@ def main(arguments: list[str]) -> int:
     return 0 if good else 1
 
 
-def _run_pipeline(stack: Stack, symbols: int) -> list[_Result]:
+def _run_pipeline(stack: Stack, symbols: list[str]) -> list[_Result]:
     with step("starting PostgreSQL"):
         stack.start_database()
     with step("starting the market simulator"):
         stack.export("MLTRADING_YAHOO_URL", stack.start_simulator())
         stack.export("MLTRADING_YAHOO_REQUESTS_PER_SECOND", REQUESTS_PER_SECOND)
-        stack.export("MLTRADING_SYMBOLS_FILE", _first_symbols(stack, symbols))
+        stack.export("MLTRADING_SYMBOLS_FILE", _symbols_file(stack, symbols))
     with step("migrating the market database"):
         stack.run("-m", "include.mltrading", "migrate")
     with step("starting Airflow's scheduler"):
@@ -98,13 +103,10 @@ def _run_pipeline(stack: Stack, symbols: int) -> list[_Result]:
         return [_Result(run, _rows_written(market, run)) for run in runs]
 
 
-def _first_symbols(stack: Stack, count: int) -> str:
-    """A symbols file with the first of the universe; its path."""
-    universe = read_symbols_file(Settings.from_environment().symbols_file)
-    if not 1 <= count <= len(universe):
-        raise StandaloneError(f"--symbols {count}: the symbols file holds {len(universe)}; give 1 to that")
+def _symbols_file(stack: Stack, symbols: list[str]) -> str:
+    """A symbols file with these; its path."""
     path = stack.state / "demo_symbols.txt"
-    path.write_text("\n".join(universe[:count]) + "\n")
+    path.write_text("\n".join(symbols) + "\n")
     return str(path)
 
 
@@ -215,6 +217,8 @@ def say_over(text: str) -> None:
     """Text that replaces the line before it on a terminal; elsewhere only finished lines are told."""
     if sys.stdout.isatty():
         end = "" if not text.endswith("\n") else "\n"
-        print(f"\r\x1b[2K{text.rstrip()}", end=end, flush=True)
+        # Only the last row of a line that wraps could be written over.
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\x1b[2K{text.rstrip()[:width]}", end=end, flush=True)
     elif text.endswith("\n"):
         print(text, end="", flush=True)

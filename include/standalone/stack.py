@@ -251,7 +251,11 @@ class Stack:
 
         Raises StandaloneError with the command's last line when it fails.
         """
-        return airflow.run(self.environment, *arguments, input=input)
+        try:
+            return airflow.run(self.environment, *arguments, input=input)
+        except StandaloneError:
+            self.check()  # a process that has ended explains more than the command that missed it
+            raise
 
     # Watching -----------------------------------------------------------------------------------------
 

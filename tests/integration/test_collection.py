@@ -99,6 +99,18 @@ def test_a_live_run_stores_the_running_bar_as_provisional(
     assert provisional == ([(running[0],)] if live.is_live() else [])
 
 
+def test_a_window_into_the_future_makes_no_running_bar_final(
+    collect: Collect, database: str, simulator: MarketSimulator
+) -> None:
+    # Whatever the hour of this test: only bars that have really ended may be final.
+    collect("AAPL", tick=datetime.now(UTC) + timedelta(days=200))
+    final = [row[0] for row in rows(database, "SELECT timestamp FROM market_data WHERE is_final")]
+    now = datetime.now(UTC)
+    ended = [start for start, end in grid(now - timedelta(days=100), now).items() if end <= now]
+    assert final
+    assert max(final) <= max(ended)  # type: ignore[type-var]
+
+
 def test_the_same_tick_again_writes_nothing_and_revises_nothing(collect: Collect, database: str) -> None:
     collect("AAPL")
     [again] = collect("AAPL", try_number=2)

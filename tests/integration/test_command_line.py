@@ -166,6 +166,7 @@ def test_a_start_after_the_end_is_refused_naming_both(cli: Cli, environment: dic
         (("--sessions", "0"), "--sessions 0"),
         (("--sessions", "61"), "--sessions 61"),
         (("--period", "5y"), "period '5y'"),
+        (("--end", "2090-01-01"), "--end 2090-01-01 lies in the future"),
         (("--start", "tomorrow"), "--start 'tomorrow'"),
         (("--start", "2026-01-05", "--sessions", "3"), "--start goes without"),
         (("--symbols", "AAPL", "--start", "2000-01-01", "--end", "2000-02-01"), "serves hourly bars only"),
@@ -224,3 +225,24 @@ def test_help_lists_the_commands_and_exit_codes(cli: Cli) -> None:
     assert finished.code == 0
     for word in ("migrate", "collect", "features", "check", "validate", "Exit codes"):
         assert word in finished.out
+
+
+def task(step: str, symbols: list[str], **params: object) -> str:
+    run = {
+        "dag_id": "dag", "run_id": "run", "run_type": "manual", "try_number": 1,
+        "window_end": "2026-01-21T16:00:00+00:00",
+    }  # fmt: skip
+    return json.dumps({"step": step, "symbols": symbols, "params": params, "run": run})
+
+
+def test_a_failure_that_would_come_again_is_told_by_its_exit_code(
+    cli: Cli, environment: dict[str, str], simulator: MarketSimulator
+) -> None:
+    unknown = cli("task", **environment, MLTRADING_TASK=task("collect_symbol", ["ZZTOP"], data_period="3d"))
+    assert unknown.code == 65
+    verdict = cli("task", **environment, MLTRADING_TASK=task("publish_bars", ["ZZTOP"]))
+    assert verdict.code == 65
+    assert "error: too few symbols" in verdict.out
+    simulator.close()
+    passing = cli("task", **environment, MLTRADING_TASK=task("collect_symbol", ["AAPL"], data_period="3d"))
+    assert passing.code == 1

@@ -163,6 +163,8 @@ def test_a_runs_symbols_param_leaves_the_others_out(monkeypatch: pytest.MonkeyPa
     [
         ("echo AAPL is down; exit 1", AirflowException, "AAPL is down (exit code 1)"),
         ("echo correct the file; exit 2", AirflowFailException, "correct the file (exit code 2)"),
+        ("echo no such symbol; exit 65", AirflowFailException, "no such symbol (exit code 65)"),
+        ("echo ask later; exit 75", AirflowException, "ask later (exit code 75)"),
         ("exit 99", AirflowSkipException, "99"),
         ("kill -9 $$", AirflowException, "exit code -9"),
     ],

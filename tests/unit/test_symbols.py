@@ -68,6 +68,12 @@ def test_an_unreadable_symbols_file_is_named_with_the_remedy(tmp_path: Path) -> 
         read_symbols_file(binary)
 
 
+def test_the_mark_that_windows_editors_put_first_is_no_part_of_a_symbol(tmp_path: Path) -> None:
+    path = tmp_path / "symbols.txt"
+    path.write_bytes(b"\xef\xbb\xbfAAPL\r\nMSFT\r\n")
+    assert read_symbols_file(path) == ["AAPL", "MSFT"]
+
+
 def test_batches_hold_every_symbol_once() -> None:
     assert batches(["A", "B", "C"], 2) == [["A", "B"], ["C"]]
     assert batches(["A"], 5) == [["A"]]

@@ -32,7 +32,8 @@ _COMMAND = (
     '"$MLTRADING_TASK_SECONDS" "$MLTRADING_PYTHON" -m include.mltrading task'
 )
 _SECONDS_BEFORE_AIRFLOW = 15
-_EXIT_USAGE = 2
+# Wrong usage or configuration, or a failure that would come again (sysexits' EX_DATAERR).
+_EXITS_WITHOUT_RETRY = (2, 65)
 
 # What the work may see of the worker's environment; everything else, Airflow's secrets first, stays out.
 _ALLOWED = {
@@ -53,7 +54,7 @@ class MarketOperator(BashOperator):
     only, and skips an instance that has none of them. counts: the task whose outcomes this one counts; the
     task skips itself when nothing of that one was ever started.
 
-    Exit codes of the process: 0 success, 99 skipped, 2 failed without a retry (wrong usage or configuration),
+    Exit codes of the process: 0 success, 99 skipped, 2 and 65 failed without a retry (which could not help),
     anything else failed. What it prints is the task's log; its last line is the failure's text.
     """
 
@@ -91,7 +92,7 @@ class MarketOperator(BashOperator):
             if ended is None:
                 raise
             text = f"{ended.output or 'no output'} (exit code {ended.exit_code})"
-            if ended.exit_code == _EXIT_USAGE:
+            if ended.exit_code in _EXITS_WITHOUT_RETRY:
                 raise AirflowFailException(text) from None
             raise AirflowException(text) from None
 

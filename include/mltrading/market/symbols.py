@@ -41,7 +41,8 @@ def read_symbols_file(path: Path) -> list[str]:
     Raises UsageError naming the file and the line of a malformed or repeated symbol, or a file without any.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # "-sig": editors on Windows begin a file with a mark.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UsageError(
             f"symbols file {path}: cannot be read ({error.strerror}); "

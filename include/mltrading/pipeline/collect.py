@@ -102,7 +102,8 @@ class Collection:
         self, reply: VendorReply, start: datetime
     ) -> tuple[list[tuple[Bar, bool]], list[RefusedBar]]:
         """The reply's bars by themselves: good ones, each with whether it is final, and refused ones."""
-        final_until = self.window.end - self.finality_delay
+        # A window may reach into the future; a bar that is still running is not final for that.
+        final_until = min(self.window.end, datetime.now(UTC)) - self.finality_delay
         expected = grid(start, self.window.end)
         good, refused = screen(reply.bars, expected, final_until)
         require_trading_hours(reply.symbol, len(reply.bars), refused)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from include.mltrading.errors import MLTradingError
+from include.mltrading.errors import VerdictError
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import FEATURES
 from include.mltrading.settings import Settings
@@ -48,17 +48,17 @@ def tally(settings: Settings, run: Run, step: str, symbols: Sequence[str]) -> Ta
 
 
 def publish(settings: Settings, run: Run, step: str, symbols: Sequence[str], minimum_share: float) -> Tally:
-    """The tally, when enough symbols were served. Raises MLTradingError otherwise."""
+    """The tally, when enough symbols were served. Raises VerdictError otherwise."""
     counted = tally(settings, run, step, symbols)
     if len(counted.good) < minimum_share * len(symbols):
-        raise MLTradingError(f"too few symbols, {minimum_share:.0%} are needed: {counted}")
+        raise VerdictError(f"too few symbols, {minimum_share:.0%} are needed: {counted}")
     return counted
 
 
 def verify(settings: Settings, run: Run, steps: Sequence[str], symbols: Sequence[str]) -> list[Tally]:
     """The tallies, when no symbol failed and, after features, every final bar has its feature row.
 
-    Raises MLTradingError naming the symbols and reasons otherwise.
+    Raises VerdictError naming the symbols and reasons otherwise.
     """
     tallies = [tally(settings, run, step, symbols) for step in steps]
     problems = [str(counted) for counted in tallies if counted.failed]
@@ -69,7 +69,7 @@ def verify(settings: Settings, run: Run, steps: Sequence[str], symbols: Sequence
             counts = {symbol: f"{bars} bars" for symbol, bars in unserved.items()}
             problems.append(f"final bars and feature rows do not match: {_listed(counts)}")
     if problems:
-        raise MLTradingError("; ".join(problems))
+        raise VerdictError("; ".join(problems))
     return tallies
 
 

@@ -67,6 +67,7 @@ class Outcome:
     peak_memory_bytes: int
     error: str | None
     exit_code: int
+    hopeless: bool = False
 
 
 Work = Callable[[str, Callable[[], None]], int]
@@ -198,6 +199,7 @@ def _be_child(symbol: str, work: Work, limits: Limits, pipe: int, parent: int) -
         answer = {"status": "out_of_memory", "error": f"needs more than {limits.memory_mb} MB of memory"}
     except MLTradingError as error:
         answer = {"status": "error", "error": str(error), "exit_code": error.exit_code}
+        answer["hopeless"] = error.hopeless
     except BaseException as error:
         traceback.print_exc()
         answer = {"status": "error", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
@@ -257,6 +259,7 @@ def _collect(child: _Child, others: set[int], foreign: set[int]) -> Outcome:
         peak_memory_bytes=usage.ru_maxrss * 1024,
         error=answer.get("error"),
         exit_code=answer.get("exit_code", 0 if answer["status"] == "ok" else 1),
+        hopeless=answer.get("hopeless", False),
     )
 
 

@@ -11,22 +11,24 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from include.mltrading.errors import UsageError
+from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.market.symbols import batches, parse_symbols, read_symbols_file
 from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch, worst_exit_code
 from include.mltrading.pipeline.run import Run
-from include.mltrading.pipeline.runner import Limits
+from include.mltrading.pipeline.runner import Limits, Outcome
 from include.mltrading.pipeline.steps import COLLECT, FEATURES
 from include.mltrading.pipeline.window import Window, on_demand_window, parse_instant, sessions_in
 from include.mltrading.settings import Settings
 
 # An exit code of BashOperator's: the task is skipped, and so is what comes after it.
 EXIT_SKIP = 99
+# sysexits' EX_DATAERR: failed, and a retry would fail the same way.
+EXIT_HOPELESS = 65
 MAX_BATCHES = 1024
 
 log = logging.getLogger(__name__)
@@ -72,7 +74,13 @@ def run_task(task: Task, settings: Settings) -> int:
     step = _STEPS.get(task.step)
     if step is None:
         raise UsageError(f"MLTRADING_TASK: unknown step {task.step!r}, not one of {', '.join(_STEPS)}")
-    return step(task, settings)
+    try:
+        return step(task, settings)
+    except MLTradingError as error:
+        if not error.hopeless or error.exit_code != MLTradingError.exit_code:
+            raise
+        print(f"error: {error}")
+        return EXIT_HOPELESS
 
 
 def _prepare_database(task: Task, settings: Settings) -> int:
@@ -152,7 +160,7 @@ def _collect_symbol(task: Task, settings: Settings) -> int:
         work,
         limits=Limits(FETCH_SECONDS, STARTUP_SECONDS, FETCH_SECONDS, settings.collect_memory_mb),
     )
-    return worst_exit_code(outcomes)
+    return _exit_code(outcomes)
 
 
 def _ends_at() -> float:
@@ -176,7 +184,7 @@ def _compute_features(task: Task, settings: Settings) -> int:
         FeatureComputation(settings, task.run, full=full),
         limits=feature_limits(settings),
     )
-    return worst_exit_code(outcomes)
+    return _exit_code(outcomes)
 
 
 def feature_limits(settings: Settings) -> Limits:
@@ -184,6 +192,12 @@ def feature_limits(settings: Settings) -> Limits:
     return Limits(
         settings.symbol_seconds, STARTUP_SECONDS, settings.symbol_cpu_seconds, settings.symbol_memory_mb
     )
+
+
+def _exit_code(outcomes: Sequence[Outcome]) -> int:
+    worst = worst_exit_code(outcomes)
+    hopeless = all(outcome.hopeless for outcome in outcomes if outcome.exit_code)
+    return EXIT_HOPELESS if hopeless and worst == MLTradingError.exit_code else worst
 
 
 def _publish(step: str) -> Callable[[Task, Settings], int]:

@@ -34,6 +34,8 @@ class Window:
     period: str | None = None
 
     def __post_init__(self) -> None:
+        if self.period is not None:
+            period_length(self.period)
         if self.start is not None and self.start >= self.end:
             raise UsageError(
                 f"start {self.start.isoformat()} is not before end {self.end.isoformat()}: "
