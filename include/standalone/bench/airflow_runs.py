@@ -171,7 +171,7 @@ def _instances(metadata: psycopg.Connection[Any]) -> int:
     """How many instances the features DAG, as the scheduler knows it, maps its computation to."""
     row = metadata.execute(
         "SELECT count(*) FROM serialized_dag, jsonb_array_elements((data::jsonb)->'dag'->'tasks') AS task,"
-        " jsonb_array_elements(task->'__var'->'expand_input'->'value'->'symbols') AS item"
+        " jsonb_array_elements(task->'__var'->'expand_input'->'value'->'__var'->'symbols') AS item"
         " WHERE dag_id = %s AND task->'__var'->>'task_id' = 'compute_features'",
         (FEATURES,),
     ).fetchone()
