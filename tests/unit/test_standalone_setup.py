@@ -276,16 +276,18 @@ def test_make_lists_every_target_a_user_may_call() -> None:
         assert f"make {target} " in said
 
 
-def test_make_shell_passes_the_command_on_as_it_was_typed() -> None:
-    typed = """echo 'one  two' "$HOME" $((1+1)) #x"""
-
-    said = subprocess.run(
-        ["make", "-s", "-n", "shell", f"CMD={typed}"], cwd=PROJECT, capture_output=True, text=True, check=True
-    ).stdout
-
-    recipe = said.splitlines()[-1].replace(".venv/bin/python -m include.standalone shell", "printf '%s|'")
-    passed = subprocess.run(["sh", "-c", recipe], capture_output=True, text=True, env=os.environ, check=True)
-    assert passed.stdout == f"--command|{typed}|"
+@pytest.mark.parametrize(
+    "typed", ["""echo 'one  two' "$HOME" $((1+1)) #x""", 'psql -c "SELECT 1,\n  2"\necho done']
+)
+def test_make_shell_passes_the_command_on_as_it_was_typed(typed: str) -> None:
+    passed = subprocess.run(
+        ["make", "-s", "-o", "setup", "shell", f"CMD={typed}", "PYTHON_OF_VENV=printf '%s|'"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert passed.stdout == f"-m|include.standalone|shell|--command|{typed}|"
 
 
 def _clean(checkout: Checkout) -> subprocess.CompletedProcess[str]:
