@@ -45,6 +45,9 @@ MARKET_DATABASE, METADATA_DATABASE = "mltrading_demo", "airflow_demo"
 # The simulator bears more than Yahoo does.
 REQUESTS_PER_SECOND = "20"
 _MINUTES = 30
+# Seconds between two lines about a run that goes on, where there is no terminal to write over.
+_TELL_EVERY = 30.0
+_last_told = time.monotonic()
 
 
 class _Result(NamedTuple):
@@ -148,14 +151,14 @@ def _follow(
     run_type: str | None = None,
 ) -> DagRun:
     """Wait for the end of a run, telling how far it is."""
-    begun = time.monotonic()
 
     def ended() -> DagRun | None:
         run = newest_run(metadata, dag_id, run_id=run_id, run_type=run_type)
         if run is None:
             say_over(f"{dag_id}: waiting for the scheduler to create the run")
             return None
-        say_over(f"{dag_id}: {progress(metadata, run)} ({time.monotonic() - begun:.0f} s)")
+        seconds = (datetime.now(UTC) - run.begun).total_seconds() if run.begun else 0
+        say_over(f"{dag_id}: {progress(metadata, run)} ({seconds:.0f} s)")
         return run if run.over else None
 
     run: DagRun = until(stack, f"the run of {dag_id}", ended)
@@ -214,11 +217,13 @@ def say(text: str) -> None:
 
 
 def say_over(text: str) -> None:
-    """Text that replaces the line before it on a terminal; elsewhere only finished lines are told."""
+    """Text that replaces the line before it on a terminal; elsewhere, now and then a line of its own."""
+    global _last_told
     if sys.stdout.isatty():
         end = "" if not text.endswith("\n") else "\n"
         # Only the last row of a line that wraps could be written over.
         width = shutil.get_terminal_size().columns - 1
         print(f"\r\x1b[2K{text.rstrip()[:width]}", end=end, flush=True)
-    elif text.endswith("\n"):
-        print(text, end="", flush=True)
+    elif text.endswith("\n") or time.monotonic() - _last_told > _TELL_EVERY:
+        print(text.rstrip(), flush=True)
+        _last_told = time.monotonic()

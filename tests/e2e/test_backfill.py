@@ -173,7 +173,8 @@ def test_a_retry_of_a_batch_repeats_only_the_symbols_that_failed(
     # A run's logical date is the tick before.
     start = (tick - timedelta(hours=1)).isoformat()
 
-    with installation.fault("status", "IBM", status=503, count=1):
+    # A symbol's process asks three times by itself before it gives up.
+    with installation.fault("status", "IBM", status=503, count=3):
         done = shell(f"{variables} airflow dags backfill -s {start} -e {start} {COLLECTION}")
 
     assert done.returncode == 0, done.stdout + done.stderr
