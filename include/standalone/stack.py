@@ -126,6 +126,8 @@ class Stack:
             self._write_record()
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._handlers[number] = signal.signal(number, _raise_stopped)
+        # A script's background job inherits that Ctrl-C is ignored.
+        self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,7 +136,7 @@ class Stack:
     def stop(self) -> None:
         """End every process, the database last; takes at most ~15 s and leaves no process and no port."""
         # A second Ctrl-C must not leave half of them behind.
-        quiet = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *self._handlers)}
+        quiet = {number: signal.signal(number, signal.SIG_IGN) for number in {signal.SIGINT, *self._handlers}}
         try:
             self._end(f"{MARK}={self._token}", self.patience)
             self._started.clear()
