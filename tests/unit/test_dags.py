@@ -338,3 +338,26 @@ print(*(set(sys.modules) - before))
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "include.mltrading.airflow.operator" in loaded
     assert loaded & {"pandas", "talib", "yfinance", "exchange_calendars", "psycopg", "curl_cffi"} == set()
+
+
+def test_a_process_with_the_preload_plugin_has_nothing_of_ours_left_to_import() -> None:
+    script = """
+import runpy, sys
+from airflow.models import DagBag
+runpy.run_path("plugins/preload.py")
+before = set(sys.modules)
+bag = DagBag("dags", include_examples=False, safe_mode=False)
+assert len(bag.dags) == 3, bag.import_errors
+print(*sorted(name for name in set(sys.modules) - before if name.startswith("include.")))
+print(len([name for name in before if name.startswith("include.mltrading.airflow.")]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["", "6"]
