@@ -19,8 +19,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from include.market_simulator.chart import Window, chart_reply, read_window
 from include.market_simulator.faults import ControlError, FaultRegistry, change_reply, change_series
+from include.market_simulator.limit import RateLimit
 from include.market_simulator.prices import bars
-from include.market_simulator.reply import Reply, json_reply, not_found
+from include.market_simulator.reply import Reply, json_reply, not_found, status_reply
 from include.market_simulator.series import Series
 from include.market_simulator.statistics import Statistics
 
@@ -52,6 +53,7 @@ class MarketSimulator:
         self._clock = self._initial_clock
         self._symbols = frozenset(symbol.upper().replace(".", "-") for symbol in symbols)
         self._latency = 0.0
+        self._limit: RateLimit | None = None
         self._faults = FaultRegistry()
         self._statistics = Statistics()
         self._server = _Server(("127.0.0.1", port), self)
@@ -92,6 +94,13 @@ class MarketSimulator:
             raise ControlError(f"seconds is {seconds!r}: give a number from 0 to 3600")
         self._latency = float(seconds)
 
+    def set_limit(self, per_second: float | None) -> None:
+        """Answer 429 to what exceeds so many requests a second; None lifts the limit."""
+        number = isinstance(per_second, int | float) and not isinstance(per_second, bool)
+        if per_second is not None and not (number and 0 < per_second < float("inf")):
+            raise ControlError(f"per_second is {per_second!r}: give a number above 0, or null")
+        self._limit = None if per_second is None else RateLimit(per_second)
+
     def fault(
         self,
         kind: str,
@@ -117,9 +126,10 @@ class MarketSimulator:
         return self._statistics.snapshot()
 
     def reset(self) -> None:
-        """As it was at the start: clock, latency, faults, statistics."""
+        """As it was at the start: clock, latency, limit, faults, statistics."""
         self._clock = self._initial_clock
         self._latency = 0.0
+        self._limit = None
         self._faults.clear()
         self._statistics.reset()
 
@@ -141,12 +151,15 @@ class MarketSimulator:
         else:
             kind = {"/": "cookie", "": "cookie", CRUMB_PATH: "crumb"}.get(parts.path, "other")
         with self._statistics.request(kind, symbol):
-            faults = self._faults.take(kind, symbol)
-            if symbol is not None and window is not None:
-                reply = self._chart(symbol, window, now, faults)
+            if self._limit is not None and not self._limit.lets_through():
+                reply = status_reply(429, None)
             else:
-                reply = _page(kind)
-            reply = change_reply(reply, faults)
+                faults = self._faults.take(kind, symbol)
+                if symbol is not None and window is not None:
+                    reply = self._chart(symbol, window, now, faults)
+                else:
+                    reply = _page(kind)
+                reply = change_reply(reply, faults)
             time.sleep(reply.delay + self._latency)
         self._statistics.answered(0 if reply.reset else reply.status)
         return replace(reply, headers={MARK: "simulated", **reply.headers})
@@ -168,6 +181,9 @@ class MarketSimulator:
         elif action == "latency":
             _only(body, "seconds")
             self.set_latency(body["seconds"])
+        elif action == "limit":
+            _only(body, "per_second")
+            self.set_limit(body["per_second"])
         elif action == "fault":
             if not isinstance(body.get("kind"), str):
                 raise ControlError("kind is missing: name the fault")
@@ -177,7 +193,9 @@ class MarketSimulator:
         elif action == "reset":
             self.reset()
         else:
-            raise ControlError(f"no action {action!r}: choose from clock, latency, fault, clear, reset")
+            raise ControlError(
+                f"no action {action!r}: choose from clock, latency, limit, fault, clear, reset"
+            )
         return json_reply({"now": self.now().isoformat()})
 
 

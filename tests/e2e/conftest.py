@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from running_installation import SYMBOLS, Installation, write_deployments
+from running_installation import SYMBOLS, Installation, Shell, write_deployments
 
 from include.market_simulator import MarketSimulator
 from include.standalone.demo import parsed
@@ -46,3 +46,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             there.until("the scheduler to parse the DAGs", lambda: parsed(metadata))
             yield there
             there.close()
+
+
+@pytest.fixture(scope="module")
+def shell(installation: Installation) -> Shell:
+    return Shell(installation.stack.state)

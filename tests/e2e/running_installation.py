@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -204,6 +205,30 @@ class Installation:
             side = self._airflow_side
             side.communicate()
             assert side.returncode == 0
+
+
+@dataclass(frozen=True)
+class Shell:
+    """`make shell CMD='…'` of an installation."""
+
+    state: Path
+
+    def __call__(self, command: str) -> subprocess.CompletedProcess[str]:
+        with subprocess.Popen(
+            [sys.executable, "-m", "include.standalone", "shell", "--command", command],
+            cwd=PROJECT_ROOT,
+            env={**os.environ, "MLTRADING_STATE_DIR": str(self.state)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=150)
+            except subprocess.TimeoutExpired:
+                process.terminate()  # the shell passes it on
+                out, err = process.communicate()
+                raise AssertionError(f"did not end: {command}\n{out}\n{err}") from None
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def past_sessions(count: int) -> list[Session]:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,13 +9,13 @@ import pytest
 from running_installation import (
     SYMBOLS,
     Installation,
+    Shell,
     bars_until,
     tick_of,
     write_deployments,
 )
 
 from include.mltrading.market.calendar import NEW_YORK, Session
-from include.mltrading.settings import PROJECT_ROOT
 from include.standalone.demo import COLLECTION, FEATURES
 from include.standalone.runs import DagRun, newest_run
 
@@ -29,35 +25,6 @@ HOURS = (10, 11)
 # Both scheduled DAGs run for the ticks of Monday 9:00 to Friday 16:00 New York. A run's logical date is the
 # tick before its own: Friday 16:00 for Monday's first.
 WEEK_START, WEEK_END = "2026-11-13T16:00-05:00", "2026-11-20T15:30-05:00"
-
-
-@dataclass(frozen=True)
-class Shell:
-    """`make shell CMD='…'` of an installation."""
-
-    state: Path
-
-    def __call__(self, command: str) -> subprocess.CompletedProcess[str]:
-        with subprocess.Popen(
-            [sys.executable, "-m", "include.standalone", "shell", "--command", command],
-            cwd=PROJECT_ROOT,
-            env={**os.environ, "MLTRADING_STATE_DIR": str(self.state)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                out, err = process.communicate(timeout=150)
-            except subprocess.TimeoutExpired:
-                process.terminate()  # the shell passes it on
-                out, err = process.communicate()
-                pytest.fail(f"did not end: {command}\n{out}\n{err}")
-        return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-
-@pytest.fixture(scope="module")
-def shell(installation: Installation) -> Shell:
-    return Shell(installation.stack.state)
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from running_installation import SYMBOLS, Installation, bars_until, past_holiday, tick_of
+from running_installation import SYMBOLS, Installation, Shell, bars_until, past_holiday, tick_of
 
 from include.mltrading.features.definitions import FEATURES as DEFINITIONS
 from include.mltrading.market.calendar import Session, is_session, new_york_date
@@ -446,3 +447,47 @@ def _with_unmapped(states: dict[str, object]) -> dict[str, object]:
         else state
         for task_id, state in states.items()
     }
+
+
+def test_a_backfill_gives_exactly_the_rows_of_the_scheduled_runs_of_the_same_ticks(
+    scheduled: Installation, shell: Shell
+) -> None:
+    day = scheduled.next_day()
+    hours, dag_ids = (12, 13), (COLLECTION, FEATURES)
+    for hour in hours:
+        ids = [(dag_id, scheduled.plant(dag_id, tick_of(day, dag_id, hour))) for dag_id in dag_ids]
+        assert [scheduled.ended(dag_id, run_id).state for dag_id, run_id in ids] == ["success"] * 2
+    hourly = _rows_of(scheduled, day)
+    bars = bars_until(day, tick_of(day, hour=hours[-1]))
+    assert [len(rows) for rows in hourly] == [len(SYMBOLS) * len(bars)] * 2
+
+    scheduled.forget_since(day.open)
+    runs_of_the_day = (list(dag_ids), day.open, day.close)
+    scheduled.metadata.execute(
+        "DELETE FROM dag_run WHERE dag_id = ANY (%s) AND data_interval_end BETWEEN %s AND %s", runs_of_the_day
+    )
+    # A run's logical date is the tick before.
+    start, end = (tick_of(day, hour=hour - 1) for hour in hours)
+    span = f"-s {start.isoformat()} -e {(end + timedelta(minutes=30)).isoformat()}"
+    for dag_id in dag_ids:
+        done = shell(f"airflow dags backfill {span} {dag_id}")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    kinds = scheduled.metadata.execute(
+        "SELECT run_type, count(*) FROM dag_run"
+        " WHERE dag_id = ANY (%s) AND data_interval_end BETWEEN %s AND %s GROUP BY 1",
+        runs_of_the_day,
+    ).fetchall()
+    assert kinds == [("backfill", 4)]
+    assert _rows_of(scheduled, day) == hourly
+
+
+def _rows_of(installation: Installation, day: Session) -> list[list[Any]]:
+    """All that is stored of a day's final bars and their features, but when it was written."""
+    selects = (
+        "SELECT to_jsonb(bar) - ARRAY['created_at', 'updated_at'] FROM market_data AS bar"
+        " WHERE is_final AND timestamp BETWEEN %s AND %s ORDER BY symbol, timestamp",
+        "SELECT to_jsonb(row) - ARRAY['created_at', 'updated_at'] FROM feature_engineered_data AS row"
+        " WHERE timestamp BETWEEN %s AND %s ORDER BY symbol, timestamp",
+    )
+    return [installation.market.execute(select, (day.open, day.close)).fetchall() for select in selects]

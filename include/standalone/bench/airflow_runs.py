@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from curl_cffi import requests
 
 from include.mltrading.config import load_deployments
 from include.mltrading.market.symbols import read_symbols_file
@@ -25,6 +26,7 @@ MARKET_DATABASE, METADATA_DATABASE = "mltrading_bench_airflow", "airflow_bench"
 NOTHING = "bench-nothing"
 _SYMBOLS = 100
 _BATCH = 25
+_FETCHES = 5  # slots of the pool yahoo_api
 
 # The pool and retries of the features DAG, and nothing of ours to import: each instance starts `true`.
 _NOTHING_DAG = """from datetime import datetime, timedelta, timezone
@@ -69,12 +71,16 @@ def airflow_runs() -> Iterator[Figure]:
             yield Figure("airflow", f"parsing {path.name}, imports included", seconds, "s")
         with connect_metadata(stack) as metadata:
             until(stack, "the scheduler to parse the DAGs", lambda: parsed(metadata))
+            _count_requests_anew(stack)
             yield _minutes(_run(stack, metadata, LOAD), 30)
+            yield from _requests(stack)
             yield _minutes(_run(stack, metadata, COLLECTION), 8)
+            yield from _requests(stack)
             _undo(stack)
             features = _run(stack, metadata, FEATURES)
             yield _minutes(features, 10)
             yield from _against_nothing(stack, metadata, features, 1.5)
+            yield from _beside_a_load(stack, metadata)
     with _stack(_BATCH) as stack, connect_metadata(stack) as metadata:
         until(stack, "the scheduler to parse the DAGs", lambda: parsed(metadata))
         # The scheduler may still hold the DAG in the form of the last run.
@@ -123,11 +129,21 @@ def _dags_folder(state: Path, symbols: Sequence[str]) -> Path:
 
 def _run(stack: Stack, metadata: psycopg.Connection[Any], dag_id: Any) -> DagRun:
     """Trigger a run and wait for its end. Raises StandaloneError when it fails."""
+    return _ended(stack, metadata, dag_id, _trigger(stack, metadata, dag_id))
+
+
+def _trigger(stack: Stack, metadata: psycopg.Connection[Any], dag_id: Any) -> str:
+    """Trigger a run; its id."""
     until(stack, f"the scheduler to parse {dag_id}", lambda: is_parsed(metadata, [*DAGS, NOTHING]))
     run_id = f"bench__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"
     say(f"running {dag_id}")
     stack.airflow("dags", "unpause", dag_id)
     stack.airflow("dags", "trigger", dag_id, "--run-id", run_id)
+    return run_id
+
+
+def _ended(stack: Stack, metadata: psycopg.Connection[Any], dag_id: Any, run_id: str) -> DagRun:
+    """The run once it is over. Raises StandaloneError when it fails."""
 
     def ended() -> DagRun | None:
         run = newest_run(metadata, dag_id, run_id=run_id)
@@ -155,6 +171,47 @@ def _against_nothing(
     yield Figure("airflow", f"features, {_SYMBOLS} symbols, {per_task} a task", ours, "s")
     yield Figure("airflow", f"  floor: {_SYMBOLS} mapped tasks that do nothing", nothing, "s")
     yield Figure("airflow", "  against the floor", ours / nothing, "x", at_most)
+
+
+def _beside_a_load(stack: Stack, metadata: psycopg.Connection[Any]) -> Iterator[Figure]:
+    """The collection while the on-demand DAG loads a year of every symbol: its requests go first."""
+    _count_requests_anew(stack)
+    load = _trigger(stack, metadata, LOAD)
+    until(stack, "the load's first requests", lambda: _asked(stack)["total"] > _FETCHES)
+    collection = _run(stack, metadata, COLLECTION)
+    sla = load_deployments(Settings().deployments_file).sla(COLLECTION)
+    minutes = collection.duration.total_seconds() / 60
+    yield Figure("airflow", f"{COLLECTION} beside a load", minutes, "min", sla.total_seconds() / 60)
+    minutes = _ended(stack, metadata, LOAD, load).duration.total_seconds() / 60
+    yield Figure("airflow", f"{LOAD} beside it", minutes, "min")
+    yield from _requests(stack)
+
+
+def _count_requests_anew(stack: Stack) -> None:
+    """Start the simulator's statistics over; it answers 429 to what exceeds the default rate."""
+    for action, body in (("reset", {}), ("limit", {"per_second": Settings().yahoo_requests_per_second})):
+        answer = requests.post(_control(stack, action), json=body, timeout=10)
+        if answer.status_code != 200:
+            raise StandaloneError(f"the simulator refused {action}: {answer.text}")
+
+
+def _asked(stack: Stack) -> dict[str, Any]:
+    statistics: dict[str, Any] = json.loads(requests.get(_control(stack, "statistics"), timeout=10).text)
+    return statistics
+
+
+def _control(stack: Stack, action: str) -> str:
+    return f"{stack.environment['MLTRADING_YAHOO_URL']}/_control/{action}"
+
+
+def _requests(stack: Stack) -> Iterator[Figure]:
+    """What Yahoo was asked since the count was last started, and starts it over."""
+    asked = _asked(stack)
+    yield Figure("airflow", "  requests to the simulator", asked["total"], "")
+    yield Figure("airflow", "  refused by its limit (429)", asked["statuses"].get("429", 0), "", 0)
+    yield Figure("airflow", "  most of them within one second", asked["peak_per_second"], "")
+    yield Figure("airflow", "  most of them at once", asked["peak_concurrency"], "")
+    _count_requests_anew(stack)
 
 
 def _undo(stack: Stack) -> None:
