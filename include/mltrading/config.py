@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from include.mltrading.alerts.kinds import Kind
 from include.mltrading.errors import UsageError
 from include.mltrading.settings import Settings
 
@@ -82,10 +83,38 @@ class Pipeline(_Section):
     gate_missing_run_minutes: Annotated[float, Field(ge=0)]
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+Address = Annotated[str, Field(pattern=r"^[^@\s,;<>]+@[^@\s,;<>]+$")]
+
+
+class Thresholds(_Section):
+    """From where on something counts as wrong; shares are of the whole."""
+
+    missing_bars_after_minutes: Annotated[int, Field(ge=0)]
+    timeouts_share: Share
+    connections_share: Share
+    memory_free_share: Share
+    disk_free_share: Share
+
+
 class Alerts(_Section):
-    """When a run counts as late."""
+    """Who is told of what, and how often."""
 
     sla_factor: Annotated[float, Field(ge=1)]
+    addressees: Annotated[list[Address], Field(min_length=1)]
+    thresholds: Thresholds
+    quiet_minutes: dict[Kind, Annotated[int, Field(ge=0)]]
+
+    @model_validator(mode="after")
+    def _every_kind_has_a_quiet_period(self) -> Alerts:
+        missing = set(get_args(Kind)) - set(self.quiet_minutes)
+        if missing:
+            raise ValueError(f"quiet_minutes lacks {', '.join(sorted(missing))}")
+        return self
+
+    def quiet(self, kind: Kind) -> timedelta:
+        """So long after a mail the same condition is not mailed again."""
+        return timedelta(minutes=self.quiet_minutes[kind])
 
 
 class Deployments(_Section):

@@ -34,8 +34,24 @@ class DatabaseError(MLTradingError):
     """The database cannot be reached or refused what it was asked."""
 
 
+class DatabaseUnreachableError(DatabaseError):
+    """Nothing answers where the database should be, or it takes no connection."""
+
+
+class DatabaseRefusedError(UsageError):
+    """The server answered and refused the user, the password or the database name."""
+
+
 class SchemaError(UsageError):
     """The database schema is missing, older than the code, or was edited after it was applied."""
+
+
+class EditedMigrationError(SchemaError):
+    """A migration was edited after it was applied."""
+
+
+class MixedSourcesError(UsageError):
+    """Simulated and real data would meet in one database."""
 
 
 class YahooError(MLTradingError):

@@ -22,6 +22,7 @@ FORBIDDEN = {
     ],
     "store": ["airflow", "include.mltrading.pipeline", "include.mltrading.airflow"],
     "pipeline": ["airflow", "include.mltrading.airflow", "include.mltrading.monitor"],
+    "alerts": ["airflow", "include.mltrading.airflow", "include.mltrading.monitor"],
     "monitor": ["airflow", "include.mltrading.airflow"],
     ".": ["airflow", "include.mltrading.airflow"],
 }

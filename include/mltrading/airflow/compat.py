@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
-from airflow.models import DagModel, DagRun
+from airflow.configuration import conf
+from airflow.models import DagModel, DagRun, TaskInstance, XCom
+from airflow.models.variable import Variable
+from airflow.utils.session import create_session
+
+_OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run as a mail needs it. tick: up to which it works. queued_at: when it was made, or cleared."""
+
+    dag_id: str
+    run_id: str
+    run_type: str
+    state: str
+    tick: datetime
+    queued_at: datetime
+
+    @property
+    def grid_url(self) -> str:
+        """Where the web server shows the run."""
+        base = conf.get("webserver", "base_url")
+        return f"{base}/dags/{self.dag_id}/grid?dag_run_id={quote(self.run_id)}"
+
+
+@dataclass(frozen=True)
+class InstanceFacts:
+    """A task instance. label: as the grid shows it, None before it has started."""
+
+    task_id: str
+    map_index: int
+    label: str | None
+    state: str
+    started_at: datetime | None
+    log_url: str
+
+
+@dataclass
+class Note:
+    """The text of `locked_note`; "" = none, and leaving it "" deletes it."""
+
+    text: str
 
 
 def run_type(dag_run: Any) -> str:
@@ -40,3 +85,97 @@ def was_attempted(context: Mapping[str, Any], task_id: str) -> bool:
         instance.state for instance in context["dag_run"].get_task_instances() if instance.task_id == task_id
     }
     return bool(states - {"skipped", "upstream_failed", "removed", None})
+
+
+def sla_callback(callback: Callable[..., None]) -> dict[str, Any]:
+    """The argument of DAG() that names who hears of missed SLAs; Airflow 3 has none."""
+    return {"sla_miss_callback": callback}
+
+
+def run_facts(dag_run: Any) -> RunFacts:
+    """What a mail tells of a run."""
+    queued_at = dag_run.queued_at or dag_run.start_date or window_end(dag_run)
+    return RunFacts(
+        dag_run.dag_id, dag_run.run_id, run_type(dag_run), str(dag_run.state), window_end(dag_run), queued_at
+    )
+
+
+def active_runs(dag_ids: Collection[str]) -> list[RunFacts]:
+    """The runs of these DAGs that are not over, in the order in which they were made."""
+    with create_session() as session:
+        runs = session.query(DagRun).filter(
+            DagRun.dag_id.in_(dag_ids), DagRun.state.in_(["queued", "running"])
+        )
+        return [run_facts(run) for run in runs.order_by(DagRun.id)]
+
+
+def run_of_tick(dag_id: str, tick: datetime) -> RunFacts | None:
+    """The scheduled or backfill run that works up to the tick; None when there never was one."""
+    with create_session() as session:
+        runs = session.query(DagRun).filter(
+            DagRun.dag_id == dag_id, DagRun.data_interval_end == tick, DagRun.run_type != "manual"
+        )
+        run = runs.first()
+        return run_facts(run) if run else None
+
+
+def instances(dag_id: str, run_id: str, *, state: str | None = None) -> list[InstanceFacts]:
+    """The run's task instances of a state (None: of those that are not over), in the order of the grid."""
+    with create_session() as session:
+        found = session.query(TaskInstance).filter(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id
+        )
+        return [
+            InstanceFacts(
+                it.task_id, it.map_index, it.rendered_map_index, str(it.state or "not started"),
+                it.start_date, it.log_url,
+            )
+            for it in found.order_by(TaskInstance.task_id, TaskInstance.map_index)
+            if (it.state == state if state else it.state not in _OVER)
+        ]  # fmt: skip
+
+
+def result_of(dag_id: str, run_id: str, task_id: str) -> Any:
+    """What a task of a run returned; None when nothing."""
+    with create_session() as session:
+        return XCom.get_one(dag_id=dag_id, run_id=run_id, task_id=task_id, session=session)
+
+
+def overdue_ticks(dag_ids: Collection[str]) -> list[tuple[str, datetime]]:
+    """(dag_id, tick) of the next tick of each DAG that is not paused and has no run for it yet.
+
+    None of a DAG that waits for the end of an earlier run.
+    """
+    with create_session() as session:
+        models = session.query(DagModel).filter(
+            DagModel.dag_id.in_(dag_ids),
+            DagModel.is_paused.is_(False),
+            DagModel.next_dagrun_create_after.isnot(None),
+        )
+        return [(model.dag_id, model.next_dagrun_create_after) for model in models]
+
+
+@contextmanager
+def locked_note(name: str) -> Iterator[Note]:
+    """A text that all processes share, kept in Airflow's database; nobody else has it during the block."""
+    from sqlalchemy.exc import IntegrityError  # type: ignore[import-untyped]
+
+    with create_session() as session:
+        try:
+            with session.begin_nested():
+                session.add(Variable(key=name, val=""))  # type: ignore[no-untyped-call]
+        except IntegrityError:
+            pass  # it is there
+        row = session.query(Variable).filter_by(key=name).with_for_update().one()
+        note = Note(row.val or "")
+        yield note
+        if note.text:
+            row.val = note.text
+        else:
+            session.delete(row)
+
+
+def has_note(name: str) -> bool:
+    """Whether there is such a note."""
+    with create_session() as session:
+        return session.query(Variable.id).filter_by(key=name).first() is not None

@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.timetables.interval import CronDataIntervalTimetable
 
+from include.mltrading.airflow.alerts import dag_callbacks
 from include.mltrading.config import DagId, Deployments
 
 
@@ -19,6 +20,7 @@ def dag_arguments(deployments: Deployments, dag_id: DagId) -> dict[str, Any]:
         "start_date": datetime.combine(pipeline.start_date, time(), tzinfo=UTC),
         "catchup": False,
         "max_active_runs": 1,
+        **dag_callbacks(),
         "tags": [*pipeline.tags, deployment.category, deployment.schedule_type],
         "default_args": {
             "owner": pipeline.owner,

@@ -11,6 +11,7 @@ from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
 from airflow.timetables.interval import CronDataIntervalTimetable
 from airflow.utils import timezone
 
+from include.mltrading.airflow.alerts import look_around
 from include.mltrading.airflow.compat import is_paused, run_exists, run_type
 
 
@@ -31,6 +32,8 @@ class CollectionGate(ExternalTaskSensor):
 
     def poke(self, context: Any) -> bool:
         """Whether the gate is open. Raises AirflowSkipException or AirflowFailException when not."""
+        # The gate looks again and again, as nobody else does, while nothing is worked on.
+        look_around(set())
         kind = run_type(context["dag_run"])
         if kind == "manual":
             self.log.info("A manual run does not wait for a collection")

@@ -21,8 +21,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.standard.hooks.subprocess import SubprocessHook, SubprocessResult
 from airflow.providers.standard.operators.bash import BashOperator
 
+from include.mltrading.airflow.alerts import task_failed
 from include.mltrading.airflow.compat import run_type, was_attempted, window_end
 from include.mltrading.airflow.connection import libpq_variables
+from include.mltrading.airflow.watch import watched
 from include.mltrading.settings import PROJECT_ROOT
 
 # setpriv: when the Airflow task process is killed, the work is told to stop too. timeout: the backstop for
@@ -32,8 +34,9 @@ _COMMAND = (
     '"$MLTRADING_TASK_SECONDS" "$MLTRADING_PYTHON" -m include.mltrading task'
 )
 _SECONDS_BEFORE_AIRFLOW = 15
-# Wrong usage or configuration, or a failure that would come again (sysexits' EX_DATAERR).
-_EXITS_WITHOUT_RETRY = (2, 65)
+# Wrong usage or configuration, a failure that would come again (sysexits' EX_DATAERR), a refused login.
+_NO_DATABASE, _DATABASE_REFUSED = 69, 77
+_EXITS_WITHOUT_RETRY = (2, 65, _DATABASE_REFUSED)
 
 # What the work may see of the worker's environment; everything else, Airflow's secrets first, stays out.
 _ALLOWED = {
@@ -54,7 +57,7 @@ class MarketOperator(BashOperator):
     only, and skips an instance that has none of them. counts: the task whose outcomes this one counts; the
     task skips itself when nothing of that one was ever started.
 
-    Exit codes of the process: 0 success, 99 skipped, 2 and 65 failed without a retry (which could not help),
+    Exit codes of the process: 0 success, 99 skipped, 2, 65 and 77 failed without a retry (it could not help),
     anything else failed. What it prints is the task's log; its last line is the failure's text.
     """
 
@@ -84,7 +87,8 @@ class MarketOperator(BashOperator):
         if self.symbols and not self._chosen(context):
             raise AirflowSkipException("not among the symbols of this run")
         try:
-            return super().execute(context)
+            with watched(context):
+                return super().execute(context)
         except AirflowSkipException:
             raise
         except AirflowException:
@@ -92,6 +96,12 @@ class MarketOperator(BashOperator):
             if ended is None:
                 raise
             text = f"{ended.output or 'no output'} (exit code {ended.exit_code})"
+            task_failed(
+                context,
+                text=ended.output,
+                database=ended.exit_code in (_NO_DATABASE, _DATABASE_REFUSED),
+                refused=ended.exit_code == _DATABASE_REFUSED,
+            )
             if ended.exit_code in _EXITS_WITHOUT_RETRY:
                 raise AirflowFailException(text) from None
             raise AirflowException(text) from None

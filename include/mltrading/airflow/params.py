@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
+from airflow.exceptions import ParamValidationError
 from airflow.providers.common.compat.sdk import Param
 
-from include.mltrading.pipeline.window import PERIODS, SESSIONS_PATTERN
+from include.mltrading.errors import UsageError
+from include.mltrading.pipeline.window import PERIODS, SESSIONS_PATTERN, on_demand_window
+
+_LONGEST_MESSAGE = 300
 
 
 def symbols_param(universe: Sequence[str]) -> Param:
@@ -76,3 +83,27 @@ def load_params() -> dict[str, Param]:
             description="Compute all feature rows anew instead of those of new and changed bars.",
         ),
     }
+
+
+def find_problem(params: Any, conf: Mapping[str, Any], logical_date: datetime) -> str | None:
+    """What is wrong with a configuration of a DAG with these params, naming the param; None = nothing."""
+    unknown = [name for name in conf if name not in params]
+    if unknown:
+        return f"Invalid input for param {unknown[0]}: no such param; the params are {', '.join(params)}"
+    typed = copy.deepcopy(params)
+    try:
+        typed.update(conf)
+        values = typed.validate()
+    except ParamValidationError as error:
+        text = str(error).splitlines()[0]
+        return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]} …"
+    if "period" not in values:
+        return None
+    name = "start"
+    try:
+        window = on_demand_window(values, logical_date)
+        name = "end"
+        window.first_instant(None)
+    except UsageError as error:
+        return f"Invalid input for param {name}: {error}"
+    return None

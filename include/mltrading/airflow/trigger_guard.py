@@ -7,22 +7,16 @@ the form, filled with what was typed, and makes no run.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, get_args
 
-from airflow.exceptions import ParamValidationError
 from airflow.utils import timezone
 from flask import Blueprint, current_app, flash, request
 from werkzeug.datastructures import CombinedMultiDict, MultiDict
 
+from include.mltrading.airflow.params import find_problem
 from include.mltrading.config import DagId
-from include.mltrading.errors import UsageError
-from include.mltrading.pipeline.window import on_demand_window
-
-_LONGEST_MESSAGE = 300
 
 blueprint = Blueprint("mltrading_trigger_guard", __name__)
 
@@ -48,30 +42,6 @@ def refuse_bad_input() -> None:
         # typed values in its cached DAG, as defaults for everybody.
         request.method = "GET"
         request.values = CombinedMultiDict([MultiDict(_form_again(dag.params, conf))])
-
-
-def find_problem(params: Any, conf: Mapping[str, Any], logical_date: datetime) -> str | None:
-    """What is wrong with a configuration of a DAG with these params, naming the param; None = nothing."""
-    unknown = [name for name in conf if name not in params]
-    if unknown:
-        return f"Invalid input for param {unknown[0]}: no such param; the params are {', '.join(params)}"
-    typed = copy.deepcopy(params)
-    try:
-        typed.update(conf)
-        values = typed.validate()
-    except ParamValidationError as error:
-        text = str(error).splitlines()[0]
-        return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]} …"
-    if "period" not in values:
-        return None
-    name = "start"
-    try:
-        window = on_demand_window(values, logical_date)
-        name = "end"
-        window.first_instant(None)
-    except UsageError as error:
-        return f"Invalid input for param {name}: {error}"
-    return None
 
 
 def _form_again(params: Any, conf: Mapping[str, Any]) -> dict[str, str]:

@@ -7,6 +7,7 @@ of which the last lasts 30 minutes, and 4 on a half day.
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -88,6 +89,23 @@ def grid(start: datetime, end: datetime) -> dict[datetime, datetime]:
         for bar_start, bar_end in bars_of(session)
         if start <= bar_start < end
     }
+
+
+def market_time_ago(duration: timedelta, before: datetime) -> datetime:
+    """The instant from which to `before` the exchange was open for the duration in all."""
+    left = duration
+    for session in reversed(last_sessions(math.ceil(duration / timedelta(hours=3)) + 1, before)):
+        close = min(session.close, before)
+        if close - session.open >= left:
+            return close - left
+        left -= close - session.open
+    raise UsageError(f"{duration} of market time is more than the exchange calendar was asked for")
+
+
+def is_trading_time(instant: datetime, after_close: timedelta) -> bool:
+    """Whether the exchange is open, or closed no longer than that ago."""
+    session = last_sessions(1, instant)[0]
+    return session.open <= instant <= session.close + after_close
 
 
 @cache

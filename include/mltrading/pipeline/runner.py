@@ -56,7 +56,8 @@ class Outcome:
     """How one symbol's process ended.
 
     status: as in processing_history. error: one line, None when ok. exit_code: 0 for ok, 2 where trying again
-    without a change cannot help, 75 where the rate limit was in the way, else 1.
+    without a change cannot help, 75 where the rate limit was in the way, else 1. failure: the name of the
+    error's class.
     """
 
     symbol: str
@@ -68,6 +69,7 @@ class Outcome:
     error: str | None
     exit_code: int
     hopeless: bool = False
+    failure: str | None = None
 
 
 Work = Callable[[str, Callable[[], None]], int]
@@ -199,7 +201,7 @@ def _be_child(symbol: str, work: Work, limits: Limits, pipe: int, parent: int) -
         answer = {"status": "out_of_memory", "error": f"needs more than {limits.memory_mb} MB of memory"}
     except MLTradingError as error:
         answer = {"status": "error", "error": str(error), "exit_code": error.exit_code}
-        answer["hopeless"] = error.hopeless
+        answer |= {"hopeless": error.hopeless, "failure": type(error).__name__}
     except BaseException as error:
         traceback.print_exc()
         answer = {"status": "error", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
@@ -260,6 +262,7 @@ def _collect(child: _Child, others: set[int], foreign: set[int]) -> Outcome:
         error=answer.get("error"),
         exit_code=answer.get("exit_code", 0 if answer["status"] == "ok" else 1),
         hopeless=answer.get("hopeless", False),
+        failure=answer.get("failure"),
     )
 
 

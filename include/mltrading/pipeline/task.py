@@ -16,7 +16,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from include.mltrading.errors import MLTradingError, UsageError
+from include.mltrading.errors import (
+    DatabaseRefusedError,
+    DatabaseUnreachableError,
+    MLTradingError,
+    SchemaError,
+    UsageError,
+)
 from include.mltrading.market.symbols import batches, parse_symbols, read_symbols_file
 from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch, worst_exit_code
 from include.mltrading.pipeline.run import Run
@@ -29,6 +35,10 @@ from include.mltrading.settings import Settings
 EXIT_SKIP = 99
 # sysexits' EX_DATAERR: failed, and a retry would fail the same way.
 EXIT_HOPELESS = 65
+# sysexits' EX_UNAVAILABLE and EX_NOPERM: the database cannot be reached, or refuses the login. The operator
+# tells people, since nobody can record it where it belongs.
+EXIT_NO_DATABASE = 69
+EXIT_DATABASE_REFUSED = 77
 MAX_BATCHES = 1024
 
 log = logging.getLogger(__name__)
@@ -70,12 +80,25 @@ class Task:
 
 
 def run_task(task: Task, settings: Settings) -> int:
-    """Do one task; returns its exit code: 0, EXIT_SKIP, or the batch's (1, 2, 75). Raises MLTradingError."""
+    """Do one task; returns its exit code: 0, one of the above, or the batch's (1, 2, 75).
+
+    Raises MLTradingError.
+    """
     step = _STEPS.get(task.step)
     if step is None:
         raise UsageError(f"MLTRADING_TASK: unknown step {task.step!r}, not one of {', '.join(_STEPS)}")
     try:
         return step(task, settings)
+    except (DatabaseUnreachableError, DatabaseRefusedError) as error:
+        print(f"error: {error}")
+        unreachable = isinstance(error, DatabaseUnreachableError)
+        return EXIT_NO_DATABASE if unreachable else EXIT_DATABASE_REFUSED
+    except SchemaError as error:
+        from include.mltrading.alerts.checks import refused_schema
+        from include.mltrading.config import load_deployments
+
+        refused_schema(settings, load_deployments(settings.deployments_file), task.run, error)
+        raise
     except MLTradingError as error:
         if not error.hopeless or error.exit_code != MLTradingError.exit_code:
             raise
@@ -160,6 +183,11 @@ def _collect_symbol(task: Task, settings: Settings) -> int:
         work,
         limits=Limits(FETCH_SECONDS, STARTUP_SECONDS, FETCH_SECONDS, settings.collect_memory_mb),
     )
+    if any(outcome.failure for outcome in outcomes):
+        from include.mltrading.alerts.checks import after_batch
+
+        asked = task.params.get("symbols") or read_symbols_file(settings.symbols_file)
+        after_batch(settings, deployments, task.run, outcomes, len(asked))
     return _exit_code(outcomes)
 
 
@@ -195,6 +223,9 @@ def feature_limits(settings: Settings) -> Limits:
 
 
 def _exit_code(outcomes: Sequence[Outcome]) -> int:
+    failures = {outcome.failure for outcome in outcomes if outcome.exit_code}
+    if failures == {DatabaseUnreachableError.__name__}:
+        return EXIT_NO_DATABASE
     worst = worst_exit_code(outcomes)
     hopeless = all(outcome.hopeless for outcome in outcomes if outcome.exit_code)
     return EXIT_HOPELESS if hopeless and worst == MLTradingError.exit_code else worst
@@ -202,15 +233,20 @@ def _exit_code(outcomes: Sequence[Outcome]) -> int:
 
 def _publish(step: str) -> Callable[[Task, Settings], int]:
     def run(task: Task, settings: Settings) -> int:
+        from include.mltrading.alerts.checks import after_publish
         from include.mltrading.config import load_deployments
         from include.mltrading.pipeline.publish import publish
 
-        pipeline = load_deployments(settings.deployments_file).pipeline
+        deployments = load_deployments(settings.deployments_file)
+        pipeline = deployments.pipeline
+        quality = None
         if step == COLLECT:
             from include.mltrading.pipeline.quality import run_quality
 
             delay = timedelta(minutes=pipeline.finality_delay_minutes)
-            print(run_quality(settings, task.run, task.symbols, delay))
+            quality = run_quality(settings, task.run, task.symbols, delay)
+            print(quality)
+        after_publish(settings, deployments, task.run, step, task.symbols, quality)
         # Last, since the last line is what a failure is told with.
         print(publish(settings, task.run, step, task.symbols, pipeline.minimum_good_share))
         return 0

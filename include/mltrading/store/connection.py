@@ -9,7 +9,13 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from include.mltrading.errors import DatabaseError, MLTradingError, UsageError
+from include.mltrading.errors import (
+    DatabaseError,
+    DatabaseRefusedError,
+    DatabaseUnreachableError,
+    MLTradingError,
+    UsageError,
+)
 from include.mltrading.settings import Settings
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -29,15 +35,12 @@ _REFUSED = (
 )
 
 
-class DatabaseRefusedError(UsageError):
-    """The server answered and refused the user, the password or the database name."""
-
-
 def connect(settings: Settings) -> Connection:
     """An autocommit connection to the market database; transactions are opened explicitly.
 
     Waits up to 30 s for a slot while the server has too many connections. Raises UsageError when nothing
-    says where the database is, DatabaseRefusedError when it refuses the login, DatabaseError otherwise.
+    says where the database is, DatabaseRefusedError when it refuses the login, DatabaseUnreachableError
+    otherwise.
     """
     url = settings.database_url
     if url is None and not any(os.environ.get(name) for name in _LIBPQ_VARIABLES):
@@ -56,7 +59,7 @@ def connect(settings: Settings) -> Connection:
                 # A lost client must not hold a symbol's lock; a lost lock must not hold a task.
                 options=(
                     "-c timezone=UTC -c lock_timeout=60s -c idle_in_transaction_session_timeout=300s "
-                    + os.environ.get("PGOPTIONS", "")
+                    + str(conninfo_to_dict(url or "").get("options") or os.environ.get("PGOPTIONS", ""))
                 ),
             )
         except psycopg.ProgrammingError as error:
@@ -88,7 +91,7 @@ def _described(message: str, url: str | None) -> MLTradingError:
             f"{target} refuses the connection: {message}; correct user, password and database name in "
             "MLTRADING_DATABASE_URL (in Airflow: the connection mltrading_db)"
         )
-    return DatabaseError(
+    return DatabaseUnreachableError(
         f"{target} cannot be reached: {message}; start the server or correct MLTRADING_DATABASE_URL "
         "(in Airflow: the connection mltrading_db)"
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, NamedTuple
 
-from include.mltrading.errors import UsageError
+from include.mltrading.errors import MixedSourcesError
 from include.mltrading.market.bars import CONFIRMING_BARS, CONTEXT_BARS, UNCONFIRMED, Bar, RefusedBar
 from include.mltrading.market.calendar import NEW_YORK
 from include.mltrading.market.yahoo import Split
@@ -33,14 +33,14 @@ def lock_symbol(connection: Connection, symbol: str) -> None:
 def claim_source(connection: Connection, source: str) -> None:
     """Make sure that the database holds data of this source only.
 
-    Raises UsageError when it holds another: simulated and real bars never share a database.
+    Raises MixedSourcesError when it holds another: simulated and real bars never share a database.
     """
     row = connection.execute(query("claim_data_source"), {"source": source}).fetchone()
     # A claim that another transaction has just committed is not in this statement's snapshot.
     row = row or connection.execute(query("claim_data_source"), {"source": source}).fetchone()
     if row is None or row[0] != source:
         held = row[0] if row else "another"
-        raise UsageError(
+        raise MixedSourcesError(
             f"this database holds {held} data and the vendor serves {source} data: they never share one; "
             "point MLTRADING_DATABASE_URL (in Airflow: the connection mltrading_db) at another database, "
             "or correct MLTRADING_YAHOO_URL"

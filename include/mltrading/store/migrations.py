@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import LiteralString, NamedTuple
 
-from include.mltrading.errors import SchemaError
+from include.mltrading.errors import EditedMigrationError, SchemaError
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import SQL_FOLDER, query
 
@@ -83,7 +83,7 @@ def _missing(connection: Connection, migrations: list[Migration]) -> list[Migrat
         if known is None:
             raise SchemaError(f"the database schema is newer than the program ({name}): update the program")
         if known.checksum != checksum:
-            raise SchemaError(
+            raise EditedMigrationError(
                 f"migration {name} was edited after it was applied: restore sql/migrations/{known.name}.sql "
                 "and put the change into a new migration"
             )

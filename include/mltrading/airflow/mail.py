@@ -1,0 +1,79 @@
+"""Sending through the mail server of Airflow's connection `smtp_default`.
+
+    python -m include.mltrading.airflow.mail FILE...
+
+sends the mails in these files (RFC 5322); the command line does so where Airflow is configured.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+
+from include.mltrading.errors import MLTradingError
+
+CONNECTION_ID = "smtp_default"
+
+
+class MailServerError(MLTradingError):
+    """The mail server cannot be reached, or nothing says where it is."""
+
+
+class MailRefusedError(MLTradingError):
+    """The mail server did not take one mail."""
+
+
+@contextmanager
+def mail_server() -> Iterator[Callable[[EmailMessage], None]]:
+    """A function that sends a mail. Its `From`, where empty, becomes the connection's from_email.
+
+    Raises MailServerError; the function raises MailRefusedError.
+    """
+    import smtplib
+
+    from airflow.providers.common.compat.sdk import AirflowException
+    from airflow.providers.smtp.hooks.smtp import SmtpHook
+
+    hook = SmtpHook(smtp_conn_id=CONNECTION_ID)
+    try:
+        hook.get_conn()
+    except (OSError, AirflowException) as error:  # smtplib's errors are OSErrors
+        raise MailServerError(
+            f"no mail can be sent: {error}; start the mail server or correct the connection {CONNECTION_ID}"
+        ) from None
+    # The hook's own method sends HTML alone; a mail needs its text part too.
+    client = hook._smtp_client
+    assert isinstance(client, smtplib.SMTP)  # noqa: S101 - SMTP_SSL is one too
+
+    def send(message: EmailMessage) -> None:
+        if not message["From"]:
+            del message["From"]
+            message["From"] = hook.from_email or f"mltrading@{socket.gethostname()}"
+        try:
+            client.send_message(message)
+        except OSError as error:
+            raise MailRefusedError(f"the mail server refused {message['Subject']!r}: {error}") from None
+
+    with hook:
+        yield send
+
+
+def main(files: Sequence[str]) -> int:
+    """Send the mails; 0 = all sent, 1 = not."""
+    try:
+        with mail_server() as send:
+            for file in files:
+                send(message_from_bytes(Path(file).read_bytes(), policy=policy.SMTP))
+    except MLTradingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,2 @@
+-- The next run tries again.
+UPDATE alerts SET claimed_until = NULL WHERE id = %(id)s

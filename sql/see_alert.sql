@@ -1,0 +1,16 @@
+-- An open alert is seen again: mailed once it is confirmed, and again, where its kind reminds, after the
+-- quiet period of its condition.
+UPDATE alerts SET
+    last_seen_at = clock_timestamp(), subject = %(subject)s, details = %(details)s,
+    due_at = CASE
+        WHEN (alerts.sent_at IS NULL OR %(reminds)s)
+            AND opened_at + %(confirm)s <= clock_timestamp()
+            AND NOT EXISTS (
+                SELECT FROM alerts AS told
+                WHERE told.condition = %(condition)s AND told.sent_at + %(quiet)s > clock_timestamp()
+            )
+        THEN coalesce(due_at, clock_timestamp())
+        ELSE due_at
+    END
+WHERE key = %(key)s AND resolved_at IS NULL
+RETURNING id
