@@ -1,0 +1,578 @@
+"""Alerts with a real database and a real mail server: once, later again, and when it is over."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mail_catcher import MailCatcher, html_of, text_of
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from include.market_simulator import MarketSimulator
+from include.mltrading.airflow.alerts import deliver
+from include.mltrading.alerts import checks
+from include.mltrading.alerts.kinds import MANNERS, Kind
+from include.mltrading.alerts.store import Alert, Details, Item, open_alert, open_alerts, record_past, resolve
+from include.mltrading.config import Deployments, load_deployments
+from include.mltrading.market.calendar import NEW_YORK, grid
+from include.mltrading.pipeline.quality import AppliedSplit, Quality
+from include.mltrading.pipeline.run import Run
+from include.mltrading.pipeline.task import (
+    EXIT_DATABASE_REFUSED,
+    EXIT_NO_DATABASE,
+    Task,
+    run_task,
+)
+from include.mltrading.settings import Settings
+from include.mltrading.store import migrations
+from include.mltrading.store.connection import Connection, connect
+
+pytestmark = pytest.mark.integration
+
+SYMBOLS = ["AAPL", "MSFT"]
+
+
+@pytest.fixture
+def market(settings: Settings) -> Iterator[Connection]:
+    with connect(settings) as connection:
+        yield connection
+
+
+@pytest.fixture
+def catcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[MailCatcher]:
+    with MailCatcher() as served:
+        monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", served.connection)
+        yield served
+
+
+@pytest.fixture
+def deployments() -> Deployments:
+    return load_deployments(Settings.deployments_file)
+
+
+def changed(deployments: Deployments, *, quiet: int | None = None, **thresholds: float) -> Deployments:
+    """With another quiet period (minutes) for every kind, and other thresholds."""
+    alerts = deployments.alerts
+    if quiet is not None:
+        alerts = alerts.model_copy(update={"quiet_minutes": dict.fromkeys(MANNERS, quiet)})
+    limits = alerts.thresholds.model_copy(update=thresholds)
+    return deployments.model_copy(update={"alerts": alerts.model_copy(update={"thresholds": limits})})
+
+
+def alert(kind: Kind = "data_stale", key: str = "", **others: Any) -> Alert:
+    details = Details(
+        "look at it", [("Run", "run 1")], "Symbols", [Item("AAPL: old", "http://h/log")], ["AAPL"]
+    )
+    return Alert(key or kind, kind, "bars are stale", details, **others)
+
+
+def pass_time(market: Connection, minutes: int) -> None:
+    """Let everything recorded lie so much further back."""
+    market.execute(
+        "UPDATE alerts SET opened_at = opened_at - %(t)s, last_seen_at = last_seen_at - %(t)s,"
+        " resolved_at = resolved_at - %(t)s, due_at = due_at - %(t)s, sent_at = sent_at - %(t)s,"
+        " recovery_due_at = recovery_due_at - %(t)s, claimed_until = claimed_until - %(t)s",
+        {"t": timedelta(minutes=minutes)},
+    )
+
+
+def kinds(market: Connection) -> list[str]:
+    """Of all alerts ever recorded, in order."""
+    return [row[0] for row in market.execute("SELECT kind FROM alerts ORDER BY id")]
+
+
+# Once -----------------------------------------------------------------------------------------------------
+
+
+def test_a_condition_is_mailed_once_with_text_and_html_and_again_when_it_is_over(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    for _ in range(3):
+        open_alert(market, alert(), deployments.alerts)
+        deliver(market, deployments)
+    [mail] = catcher.take()
+    assert mail["Subject"] == "[MLTrading] critical: bars are stale"
+    assert mail["To"] == "ops@localhost"
+    assert mail["From"] == "mltrading@localhost"
+    for part in (text_of(mail), html_of(mail)):
+        assert "look at it" in part
+        assert "run 1" in part
+        assert "AAPL: old" in part
+        assert "http://h/log" in part
+    resolve(market, ["data_stale"])
+    for _ in range(2):
+        deliver(market, deployments)
+    [mail] = catcher.take()
+    assert mail["Subject"] == "[MLTrading] over: bars are stale"
+    assert "Over since" in text_of(mail)
+
+
+def test_nothing_to_tell_sends_nothing(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    assert resolve(market, ["data_stale"]) == []
+    assert deliver(market, deployments) == 0
+    assert catcher.mails == []
+
+
+def test_still_so_after_the_quiet_period_is_mailed_once_more(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    hourly = changed(deployments, quiet=60)
+    for minutes in (0, 30, 31, 30):
+        pass_time(market, minutes)
+        open_alert(market, alert(), hourly.alerts)
+        deliver(market, hourly)
+    assert catcher.subjects == [
+        "[MLTrading] critical: bars are stale",
+        "[MLTrading] still critical: bars are stale",
+    ]
+
+
+def test_what_comes_and_goes_is_mailed_once_in_a_quiet_period(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    hourly = changed(deployments, quiet=60)
+    for _ in range(3):
+        open_alert(market, alert(), hourly.alerts)
+        deliver(market, hourly)
+        resolve(market, ["data_stale"])
+        deliver(market, hourly)
+    # The recovery was mailed, so the next opening is quiet, and what was not told needs no recovery.
+    assert catcher.subjects == ["[MLTrading] critical: bars are stale", "[MLTrading] over: bars are stale"]
+    pass_time(market, 61)
+    open_alert(market, alert(), hourly.alerts)
+    deliver(market, hourly)
+    assert len(catcher.mails) == 3
+
+
+def test_a_run_or_an_event_is_told_once_however_often_it_is_reported(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    for kind in ("run_failed", "split_applied"):
+        for _ in range(2):
+            open_alert(market, alert(kind, f"{kind}:run 1"), deployments.alerts)  # type: ignore[arg-type]
+            deliver(market, deployments)
+            pass_time(market, 10_000)
+    assert catcher.subjects == ["[MLTrading] critical: bars are stale", "[MLTrading] info: bars are stale"]
+    assert [it.kind for it in open_alerts(market)] == ["run_failed"]
+
+
+def test_the_same_condition_of_other_runs_shares_a_quiet_period(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    hourly = changed(deployments, quiet=60)
+    for run in ("run 1", "run 2"):
+        open_alert(market, alert("run_failed", f"run_failed:{run}", condition="AAPL"), hourly.alerts)
+        deliver(market, hourly)
+    assert len(catcher.mails) == 1
+    assert len(kinds(market)) == 2
+
+
+def test_what_must_be_confirmed_is_mailed_when_it_is_seen_again_later(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    for minutes in (0, 0, 2):
+        pass_time(market, minutes)
+        assert catcher.mails == []
+        open_alert(market, alert("tick_not_started"), deployments.alerts, confirm=timedelta(minutes=1))
+        deliver(market, deployments)
+    assert len(catcher.mails) == 1
+
+
+def test_many_who_see_and_send_at_once_make_one_mail(
+    settings: Settings, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    ready = threading.Barrier(6)
+
+    def tell() -> None:
+        with connect(settings) as connection:
+            ready.wait()
+            open_alert(connection, alert(), deployments.alerts)
+            deliver(connection, deployments)
+
+    threads = [threading.Thread(target=tell) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(catcher.mails) == 1
+
+
+def test_a_name_cannot_put_a_header_or_a_tag_into_a_mail(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    bad = "x\r\nBcc: all@example.com\r\n\r\n<script>alert(1)</script>"
+    told = dataclasses.replace(alert(), subject=bad, details=Details("look", [("Answer", bad)]))
+    open_alert(market, told, deployments.alerts)
+    deliver(market, deployments)
+    [mail] = catcher.take()
+    assert mail["Bcc"] is None
+    assert "<script>" not in html_of(mail)
+
+
+# The mail server is down ------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_sent_is_sent_later_and_nothing_is_lost_or_doubled(
+    market: Connection, catcher: MailCatcher, deployments: Deployments, caplog: pytest.LogCaptureFixture
+) -> None:
+    catcher.stop()
+    open_alert(market, alert(), deployments.alerts)
+    open_alert(market, alert("run_failed", "gone"), deployments.alerts)
+    assert deliver(market, deployments) == 0
+    assert "smtp_default" in caplog.text
+    resolve(market, ["gone"])  # over before anybody could be told
+    assert deliver(market, deployments) == 0
+    catcher.start()
+    assert deliver(market, deployments) == 2
+    assert deliver(market, deployments) == 0
+    assert catcher.subjects == ["[MLTrading] critical: bars are stale"] * 2
+    assert ["Over since" in text_of(mail) for mail in catcher.mails] == [False, True]
+
+
+def test_an_old_event_that_could_never_be_sent_is_not_sent_any_more(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    open_alert(market, alert("split_applied"), deployments.alerts)
+    open_alert(market, alert("data_stale"), deployments.alerts)
+    pass_time(market, 4 * 24 * 60)
+    assert deliver(market, deployments) == 1
+    assert catcher.subjects == ["[MLTrading] critical: bars are stale"]
+
+
+def test_without_a_connection_to_a_mail_server_one_line_says_so(
+    market: Connection,
+    deployments: Deployments,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from airflow.exceptions import AirflowNotFoundException
+    from airflow.providers.smtp.hooks.smtp import SmtpHook
+
+    def missing(*_: object) -> None:
+        raise AirflowNotFoundException("smtp_default")
+
+    # Looking it up for real needs Airflow's own database.
+    monkeypatch.setattr(SmtpHook, "get_connection", missing)
+    open_alert(market, alert(), deployments.alerts)
+    assert deliver(market, deployments) == 0
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "correct the connection smtp_default" in caplog.text
+
+
+def test_an_outage_of_the_database_is_recorded_afterwards_and_its_end_mailed(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    since = datetime.now(UTC) - timedelta(hours=1)
+    record_past(market, alert("database_unreachable"), since, since + timedelta(minutes=1))
+    deliver(market, deployments)
+    assert catcher.subjects == ["[MLTrading] over: bars are stale"]
+
+
+# Stale data, in market time ---------------------------------------------------------------------------------
+
+
+def new_york(day: int, hour: int, minute: int = 0) -> datetime:
+    """Of January 2026: 16 is a Friday, 17 and 18 a weekend, 19 a holiday (Martin Luther King)."""
+    return datetime(2026, 1, day, hour, minute, tzinfo=NEW_YORK).astimezone(UTC)
+
+
+def store_bars(market: Connection, until: datetime, *, features: bool = True) -> None:
+    """Final bars of January up to an instant, stored long ago, with features or without any."""
+    starts = [start for start, end in grid(new_york(12, 9), until).items() if end <= until]
+    for symbol in SYMBOLS:
+        with market.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO market_data VALUES (%s, %s, 1, 1, 1, 1, 1, true, 'simulated', %s, %s)",
+                [(symbol, start, start, start) for start in starts],
+            )
+        market.execute(
+            "INSERT INTO symbol_state (symbol, stale_from, feature_version) VALUES (%s, %s, '1')",
+            (symbol, None if features else starts[-1]),
+        )
+
+
+def stale(market: Connection, deployments: Deployments, now: datetime) -> list[tuple[str | None, list[str]]]:
+    checks.freshness(market, deployments, SYMBOLS, now)
+    return [(it.dag_id, it.details.symbols) for it in open_alerts(market, ["data_stale"])]
+
+
+def test_bars_are_stale_after_two_hours_of_trading_without_a_bar_that_is_due(
+    market: Connection, deployments: Deployments
+) -> None:
+    store_bars(market, new_york(16, 10, 30))
+    # The bar that ended at 11:30 is due; at 13:30 two hours of trading have passed since.
+    assert stale(market, deployments, new_york(16, 13, 29)) == []
+    assert stale(market, deployments, new_york(16, 13, 31)) == [(checks.COLLECTION, SYMBOLS)]
+    [told] = open_alerts(market)
+    assert ("Expected by now", "the bar of Fri 2026-01-16 10:30 New York") in told.details.facts
+    assert told.details.items[0].text == "AAPL: Fri 2026-01-16 09:30 New York"
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        new_york(16, 23),  # night
+        new_york(17, 12),  # Saturday
+        new_york(19, 12),  # a holiday
+        new_york(20, 9, 15),  # the first tick, before the open
+    ],
+)
+def test_no_data_becomes_stale_while_the_exchange_is_closed(
+    market: Connection, deployments: Deployments, now: datetime
+) -> None:
+    store_bars(market, new_york(16, 10, 30))
+    assert stale(market, deployments, now) == []
+
+
+def test_a_weekend_does_not_make_fridays_last_bars_stale_on_the_next_session(
+    market: Connection, deployments: Deployments
+) -> None:
+    store_bars(market, new_york(16, 16))
+    assert stale(market, deployments, new_york(20, 12, 29)) == []
+    assert stale(market, deployments, new_york(20, 12, 31)) == [(checks.COLLECTION, SYMBOLS)]
+
+
+def test_stale_data_is_over_when_the_bars_are_there_also_at_night(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    store_bars(market, new_york(16, 10, 30))
+    assert stale(market, deployments, new_york(16, 15))
+    deliver(market, deployments)
+    market.execute("DELETE FROM market_data")
+    market.execute("DELETE FROM symbol_state")
+    store_bars(market, new_york(16, 16))
+    assert stale(market, deployments, new_york(16, 23)) == []
+    deliver(market, deployments)
+    assert catcher.subjects == [
+        "[MLTrading] critical: bars of 2 symbols are stale",
+        "[MLTrading] over: bars of 2 symbols are stale",
+    ]
+
+
+def test_features_are_stale_when_a_stored_bar_has_waited_too_long_for_them(
+    market: Connection, deployments: Deployments
+) -> None:
+    store_bars(market, new_york(16, 13, 30), features=False)
+    assert stale(market, deployments, new_york(16, 15, 29)) == []
+    assert stale(market, deployments, new_york(16, 15, 31)) == [(checks.FEATURES_DAG, SYMBOLS)]
+
+
+def test_old_bars_that_are_being_loaded_now_make_no_features_stale(
+    market: Connection, deployments: Deployments
+) -> None:
+    store_bars(market, new_york(16, 14, 30), features=False)
+    market.execute("UPDATE symbol_state SET stale_from = '2026-01-12'")
+    market.execute("UPDATE market_data SET updated_at = %s", (new_york(16, 15),))
+    assert stale(market, deployments, new_york(16, 15, 31)) == []
+
+
+def test_a_load_that_failed_a_day_ago_is_told_and_one_that_was_never_triggered_is_not(
+    market: Connection, deployments: Deployments
+) -> None:
+    now = datetime.now(UTC)
+    assert stale(market, deployments, now) == []
+    open_alert(market, alert("run_failed", "load", dag_id=checks.LOAD, run_id="r"), deployments.alerts)
+    assert stale(market, deployments, now + timedelta(hours=23)) == []
+    assert stale(market, deployments, now + timedelta(hours=25)) == [(checks.LOAD, [])]
+    resolve(market, ["load"])
+    assert stale(market, deployments, now + timedelta(hours=26)) == []
+
+
+# What a run leaves behind -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(settings: Settings, tmp_path: Path) -> Settings:
+    """The settings with a universe of two symbols."""
+    path = tmp_path / "symbols.txt"
+    path.write_text("\n".join(SYMBOLS) + "\n")
+    return dataclasses.replace(settings, symbols_file=path)
+
+
+RUN = Run(checks.COLLECTION, "run 1", 1, datetime.now(UTC))
+NOTHING = Quality([], {}, [])
+
+
+def record_tries(market: Connection, *statuses: str) -> None:
+    for symbol, status in zip(SYMBOLS, statuses, strict=False):
+        market.execute(
+            "INSERT INTO processing_history (dag_id, run_id, step, symbol, try, correlation_id, window_end,"
+            " finished_at, status) VALUES (%s, 'run 1', 'collect_symbol', %s, 1, 'c', now(), now(), %s)"
+            " ON CONFLICT (dag_id, run_id, step, symbol, try) DO UPDATE SET status = excluded.status",
+            (checks.COLLECTION, symbol, status),
+        )
+
+
+def store_recent_bars(market: Connection, less: int = 0) -> None:
+    """Every final bar of the last days, less the newest of AAPL that are due."""
+    now = datetime.now(UTC)
+    due = [start for start, end in grid(now - timedelta(days=10), now).items() if end <= now]
+    for symbol, starts in (("AAPL", due[: len(due) - less]), ("MSFT", due)):
+        with market.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO market_data VALUES (%s, %s, 1, 1, 1, 1, 1, true, 'simulated')",
+                [(symbol, start) for start in starts],
+            )
+
+
+def left_behind(
+    market: Connection, here: Settings, deployments: Deployments, quality: Quality | None = NOTHING
+) -> list[str]:
+    """The kinds that are open after a run's last check."""
+    checks.after_publish(here, deployments, RUN, "collect_symbol", SYMBOLS, quality)
+    return [it.kind for it in open_alerts(market)]
+
+
+def test_a_good_run_leaves_nothing_to_tell(
+    market: Connection, here: Settings, deployments: Deployments
+) -> None:
+    # This machine's memory and disks are what they are.
+    tolerant = changed(deployments, memory_free_share=1e-6, disk_free_share=1e-6)
+    store_recent_bars(market)
+    record_tries(market, "ok", "ok")
+    assert left_behind(market, here, tolerant) == []
+    assert kinds(market) == []
+
+
+@pytest.mark.parametrize(
+    ("threshold", "strict", "kind"),
+    [
+        ("memory_free_share", 1.0, "memory_low"),
+        ("disk_free_share", 1.0, "disk_low"),
+        ("connections_share", 1e-6, "connections_high"),
+        ("timeouts_share", 0.4, "timeouts_high"),
+    ],
+)
+def test_what_passes_a_threshold_is_told_and_is_over_below_it(
+    market: Connection, here: Settings, deployments: Deployments, threshold: str, strict: float, kind: str
+) -> None:
+    tolerant = changed(deployments, memory_free_share=1e-6, disk_free_share=1e-6, timeouts_share=0.5)
+    record_tries(market, "ok", "timeout")
+    assert left_behind(market, here, changed(tolerant, **{threshold: strict}), None) == [kind]
+    assert left_behind(market, here, tolerant, None) == []
+
+
+def test_missing_bars_are_told_until_they_are_there(
+    market: Connection, here: Settings, deployments: Deployments
+) -> None:
+    tolerant = changed(
+        deployments, memory_free_share=1e-6, disk_free_share=1e-6, missing_bars_after_minutes=0
+    )
+    store_recent_bars(market, less=2)
+    assert left_behind(market, here, tolerant) == ["bars_missing"]
+    [told] = open_alerts(market)
+    assert told.details.symbols == ["AAPL"]
+    assert "AAPL" in told.details.items[0].text
+    market.execute("DELETE FROM market_data")
+    store_recent_bars(market)
+    assert left_behind(market, here, tolerant) == []
+
+
+def test_refused_bars_and_splits_are_events(
+    market: Connection, here: Settings, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    tolerant = changed(deployments, memory_free_share=1e-6, disk_free_share=1e-6)
+    store_recent_bars(market)
+    found = Quality([], {"AAPL": 2}, [AppliedSplit("MSFT", date(2026, 1, 5), 4.0, 120)])
+    for _ in range(2):
+        assert left_behind(market, here, tolerant, found) == []
+        deliver(market, deployments)
+    assert catcher.subjects == [
+        "[MLTrading] warning: 2 bars of 1 symbol refused",
+        "[MLTrading] info: MSFT split 4 for 1, 120 bars restated",
+    ]
+
+
+# What a task meets ------------------------------------------------------------------------------------------
+
+
+def collecting(symbols: list[str], run_type: str = "scheduled") -> Task:
+    document = {
+        "step": "collect_symbol",
+        "symbols": symbols,
+        "params": {"data_period": "1d"},
+        "run": {
+            "dag_id": checks.COLLECTION,
+            "run_id": "run 1",
+            "run_type": run_type,
+            "try_number": 1,
+            "window_end": datetime.now(UTC).isoformat(),
+        },
+    }
+    return Task.from_json(json.dumps(document))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting between two tries of a request."""
+    monkeypatch.setattr("include.mltrading.pipeline.vendor._TRANSIENT_TRIES", 1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_yahoo_out_of_reach_is_told_by_the_first_symbols_and_over_when_one_is_served(
+    market: Connection, here: Settings, deployments: Deployments
+) -> None:
+    nobody = dataclasses.replace(here, yahoo_url="http://127.0.0.1:9", yahoo_requests_per_second=1000.0)
+    assert run_task(collecting(["AAPL"]), nobody) == 1
+    assert kinds(market) == []  # one symbol alone may be the symbol's own trouble
+    assert run_task(collecting(["MSFT"]), nobody) == 1
+    [told] = open_alerts(market)
+    assert (told.kind, told.run_id) == ("yahoo_unreachable", "run 1")
+    assert "127.0.0.1:9" in dict(told.details.facts)["Last answer"]
+    record_tries(market, "ok", "error")
+    tolerant = changed(deployments, memory_free_share=1e-6, disk_free_share=1e-6)
+    assert left_behind(market, here, tolerant, None) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_symbols_that_fail_while_another_is_served_are_not_yahoos_failure(
+    market: Connection, here: Settings, simulator: MarketSimulator
+) -> None:
+    served = dataclasses.replace(here, yahoo_url=simulator.url, yahoo_requests_per_second=1000.0)
+    simulator.fault("reset", symbol="MSFT")
+    assert run_task(collecting(["AAPL"]), served) == 0
+    assert run_task(collecting(["MSFT"]), served) == 1
+    assert kinds(market) == []
+
+
+def test_simulated_data_beside_real_ones_is_told(
+    market: Connection, here: Settings, simulator: MarketSimulator
+) -> None:
+    market.execute("INSERT INTO data_source (source) VALUES ('yahoo')")
+    pointed = dataclasses.replace(here, yahoo_url=simulator.url, yahoo_requests_per_second=1000.0)
+    assert run_task(collecting(["AAPL"]), pointed) == 2
+    assert [it.kind for it in open_alerts(market)] == ["sources_mixed"]
+
+
+def test_an_edited_migration_is_told(
+    market: Connection, here: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "migrations"
+    shutil.copytree(migrations.MIGRATIONS_FOLDER, copy)
+    (copy / "0001_initial.sql").write_text("-- changed")
+    monkeypatch.setattr(migrations.require_current_schema, "__defaults__", (copy,))
+    with pytest.raises(migrations.EditedMigrationError):
+        run_task(collecting(["AAPL"]), here)
+    assert [it.kind for it in open_alerts(market)] == ["migration_edited"]
+
+
+def test_a_database_out_of_reach_and_a_refused_login_end_a_task_in_their_own_ways(
+    database: str, here: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parts = conninfo_to_dict(database)
+    wrong = make_conninfo(**{**parts, "password": "wrong"})  # type: ignore[arg-type]
+    nowhere = make_conninfo(**{**parts, "port": 9})  # type: ignore[arg-type]
+    task = collecting(["AAPL"])
+    assert run_task(task, dataclasses.replace(here, database_url=wrong)) == EXIT_DATABASE_REFUSED
+    assert "refuses the connection" in capfd.readouterr().out
+    assert run_task(task, dataclasses.replace(here, database_url=nowhere)) == EXIT_NO_DATABASE
+    assert "cannot be reached" in capfd.readouterr().out
