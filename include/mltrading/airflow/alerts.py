@@ -78,7 +78,8 @@ def _run_is_over(context: Any, *, failed: bool) -> None:
             asked = list(context["params"].get("symbols") or symbols)
             _tell_outcome(connection, deployments, run, context, asked, failed=failed)
             freshness(connection, deployments, symbols, datetime.now(UTC))
-            deliver(connection, deployments)
+            sent = deliver(connection, deployments)
+            log.info("%s %s is over; %d mails sent", run.dag_id, run.run_id, sent)
 
 
 def _tell_outcome(
@@ -182,13 +183,14 @@ def on_sla_miss(dag: Any, tasks: str, blocking: str, misses: Sequence[Any], inst
         deployments = _deployments()
         now = datetime.now(UTC)
         late = find_late(deployments, now)
-        missed, behind = [], []
-        for tick in sorted({miss.execution_date for miss in misses}):
-            run = compat.run_of_tick(dag.dag_id, tick)
-            if run is None:
-                missed.append(tick)
-            elif run.state in ("queued", "running") and run.queued_at - tick >= deployments.sla(dag.dag_id):
-                behind.append(run)
+        ticks = {miss.execution_date for miss in misses}
+        runs = compat.runs_of_ticks(dag.dag_id, ticks)
+        missed = sorted(ticks - set(runs))
+        behind = [
+            run
+            for run in runs.values()
+            if run.state in ("queued", "running") and run.queued_at - run.tick >= deployments.sla(dag.dag_id)
+        ]
         with _market_database(None, deployments) as connection:
             from include.mltrading.alerts.store import open_alert, open_alerts
 
@@ -197,7 +199,8 @@ def on_sla_miss(dag: Any, tasks: str, blocking: str, misses: Sequence[Any], inst
             held_up = any(it.dag_id == dag.dag_id for it in open_alerts(connection, ["run_late"]))
             if (missed or behind) and not held_up:
                 open_alert(connection, _missed(deployments, dag.dag_id, missed, behind), deployments.alerts)
-            deliver(connection, deployments)
+            sent = deliver(connection, deployments)
+            log.info("%s: %d missed SLAs, %d mails sent", dag.dag_id, len(misses), sent)
 
 
 def look_around(known: set[str]) -> None:

@@ -109,14 +109,13 @@ def active_runs(dag_ids: Collection[str]) -> list[RunFacts]:
         return [run_facts(run) for run in runs.order_by(DagRun.id)]
 
 
-def run_of_tick(dag_id: str, tick: datetime) -> RunFacts | None:
-    """The scheduled or backfill run that works up to the tick; None when there never was one."""
+def runs_of_ticks(dag_id: str, ticks: Collection[datetime]) -> dict[datetime, RunFacts]:
+    """The scheduled or backfill run that works up to each tick; ticks that never ran are absent."""
     with create_session() as session:
         runs = session.query(DagRun).filter(
-            DagRun.dag_id == dag_id, DagRun.data_interval_end == tick, DagRun.run_type != "manual"
+            DagRun.dag_id == dag_id, DagRun.data_interval_end.in_(ticks), DagRun.run_type != "manual"
         )
-        run = runs.first()
-        return run_facts(run) if run else None
+        return {run.data_interval_end: run_facts(run) for run in runs}
 
 
 def instances(dag_id: str, run_id: str, *, state: str | None = None) -> list[InstanceFacts]:
