@@ -1,9 +1,10 @@
 -- An open alert is seen again: mailed once it is confirmed, and again, where its kind reminds, after the
--- quiet period of its condition.
+-- quiet period of its condition. (Its own sent_at counts for itself: who has just sent the mail may have
+-- committed after this statement's snapshot was taken, which only the updated row sees.)
 UPDATE alerts SET
     last_seen_at = clock_timestamp(), subject = %(subject)s, details = %(details)s,
     due_at = CASE
-        WHEN (alerts.sent_at IS NULL OR %(reminds)s)
+        WHEN (alerts.sent_at IS NULL OR (%(reminds)s AND alerts.sent_at + %(quiet)s <= clock_timestamp()))
             AND opened_at + %(confirm)s <= clock_timestamp()
             AND NOT EXISTS (
                 SELECT FROM alerts AS told

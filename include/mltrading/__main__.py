@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     quarantine.add_argument("--timestamp", help="start of the bar, ISO; UTC without an offset")
     quarantine.add_argument("--id", default="", help="which one, where an hour has several")
     quarantine.add_argument("--all", action="store_true", help="list released ones too")
+    alerts = add("alerts", _alerts, "list what people were told, or send a sample of each mail")
+    alerts.add_argument("action", choices=["list", "test"])
+    alerts.add_argument("--days", type=float, default=7, help="list: how far back (default: 7)")
     add("validate", _validate, "check all configuration")
     add("task", _task, "do the task in MLTRADING_TASK (for the DAGs)")
     return parser
@@ -227,6 +230,26 @@ def _quarantine(options: argparse.Namespace, settings: Settings) -> int:
 
 def _prices(payload: dict[str, str]) -> str:
     return ", ".join(f"{name} {payload[name]}" for name in ("open", "high", "low", "close", "volume"))
+
+
+def _alerts(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.alerts import commands
+
+    if options.action == "test":
+        sent = commands.send_samples(settings)
+        _print(
+            options, {"sent": sent}, f"sent {len(sent)} mails to {', '.join(commands.addressees(settings))}"
+        )
+        return 0
+    rows = commands.listed(settings, timedelta(days=options.days))
+    lines = [
+        f"{row['opened_at']:%Y-%m-%dT%H:%M}Z  {row['severity']:<8}  {row['kind']:<20}  "
+        f"{'open' if row['resolved_at'] is None else 'over':<4}  "
+        f"{'not mailed' if row['sent_at'] is None else 'mailed':<10}  {row['subject']}"
+        for row in rows
+    ]
+    _print(options, rows, "\n".join([*lines, f"{len(rows)} alerts"]))
+    return 0
 
 
 def _validate(options: argparse.Namespace, settings: Settings) -> int:

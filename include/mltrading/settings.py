@@ -27,7 +27,8 @@ class Settings:
     Yahoo's hosts, None = Yahoo itself. yahoo_requests_per_second: over all processes and hosts.
     symbols_per_task: symbols in one mapped task instance. symbol_seconds, symbol_cpu_seconds: limits on
     computing one symbol, by the clock and in processor time. symbol_memory_mb, collect_memory_mb: what
-    computing or collecting one symbol may allocate beyond what the runner itself has mapped.
+    computing or collecting one symbol may allocate beyond what the runner itself has mapped. smtp_url: the
+    mail server of the command line, None = Airflow's connection.
     """
 
     database_url: str | None = None
@@ -40,6 +41,7 @@ class Settings:
     symbol_cpu_seconds: int = 20
     symbol_memory_mb: int = 256
     collect_memory_mb: int = 448
+    smtp_url: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -66,6 +68,7 @@ class Settings:
             collect_memory_mb=_number(
                 environment, "MLTRADING_COLLECT_MEMORY_MB", int, cls.collect_memory_mb, 32
             ),
+            smtp_url=environment.get("MLTRADING_SMTP_URL") or None,
         )
 
 

@@ -259,14 +259,13 @@ def test_stale_data_is_told_in_trading_hours_only(calm: Alarmed) -> None:
     calm.market.execute(
         "DELETE FROM market_data WHERE symbol = %s AND timestamp > %s", (UNIVERSE[0], week_ago)
     )
-    before = is_trading_time(datetime.now(UTC), timedelta(hours=1))
+    trading = is_trading_time(datetime.now(UTC), timedelta(hours=1))
     with calm.fault("status", UNIVERSE[0], status=404):
         collect(calm, "stale", symbols=UNIVERSE[1:3])
     told = [str(mail["Subject"]) for mail in calm.catcher.take()]
     # That its bars are missing is told at any hour.
-    assert [subject for subject in told if "missing" not in subject] == (
-        ["[MLTrading] critical: bars of 1 symbol are stale"] if before else []
-    )
+    expected = ["[MLTrading] critical: bars of 1 symbol are stale"] if trading else []
+    assert [subject for subject in told if "missing" not in subject] == expected
     collect(calm, "fresh")
     calm.catcher.take()
 

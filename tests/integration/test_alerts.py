@@ -6,12 +6,13 @@ import dataclasses
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Finished
 from mail_catcher import MailCatcher, html_of, text_of
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -576,3 +577,48 @@ def test_a_database_out_of_reach_and_a_refused_login_end_a_task_in_their_own_way
     assert "refuses the connection" in capfd.readouterr().out
     assert run_task(task, dataclasses.replace(here, database_url=nowhere)) == EXIT_NO_DATABASE
     assert "cannot be reached" in capfd.readouterr().out
+
+
+# The command line -------------------------------------------------------------------------------------------
+
+
+def test_a_sample_of_each_kind_is_sent_through_a_server_of_ones_own(
+    cli: Callable[..., Finished], catcher: MailCatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_SMTP_DEFAULT")
+    done = cli("alerts", "test", "--json", MLTRADING_SMTP_URL=f"smtp://127.0.0.1:{catcher.port}")
+    assert done.code == 0, done.err
+    assert done.document["sent"] == catcher.subjects
+    assert len(catcher.subjects) == len(MANNERS) + 1  # and one that is over
+    assert all("(sample)" in subject for subject in catcher.subjects)
+
+
+def test_where_airflow_is_configured_its_own_mail_server_is_used(
+    cli: Callable[..., Finished], catcher: MailCatcher
+) -> None:
+    done = cli("alerts", "test")
+    assert done.code == 0, done.err
+    assert len(catcher.mails) == len(MANNERS) + 1
+    assert catcher.mails[0]["From"] == "mltrading@localhost"
+
+
+def test_a_mail_server_that_does_not_answer_or_is_none_is_told_in_one_line(
+    cli: Callable[..., Finished], catcher: MailCatcher
+) -> None:
+    catcher.stop()
+    for environment, code in (
+        ({"MLTRADING_SMTP_URL": f"smtp://127.0.0.1:{catcher.port}"}, 1),
+        ({"MLTRADING_SMTP_URL": "mail.example.com"}, 2),
+        ({}, 1),  # Airflow's
+    ):
+        done = cli("alerts", "test", **environment)
+        assert (done.code, len(done.err.splitlines())) == (code, 1), done.err
+
+
+def test_alerts_are_listed(
+    cli: Callable[..., Finished], database: str, market: Connection, deployments: Deployments
+) -> None:
+    open_alert(market, alert(), deployments.alerts)
+    done = cli("alerts", "list", MLTRADING_DATABASE_URL=database)
+    assert done.code == 0, done.err
+    assert "critical  data_stale            open  not mailed  bars are stale" in done.out

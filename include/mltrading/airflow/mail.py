@@ -11,10 +11,11 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from email import message_from_bytes, policy
+from email import message_from_bytes
 from email.message import EmailMessage
 from pathlib import Path
 
+from include.mltrading.alerts.render import POLICY
 from include.mltrading.errors import MLTradingError
 
 CONNECTION_ID = "smtp_default"
@@ -68,7 +69,7 @@ def main(files: Sequence[str]) -> int:
     try:
         with mail_server() as send:
             for file in files:
-                send(message_from_bytes(Path(file).read_bytes(), policy=policy.SMTP))
+                send(message_from_bytes(Path(file).read_bytes(), policy=POLICY))
     except MLTradingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

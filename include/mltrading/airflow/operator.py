@@ -46,8 +46,8 @@ _ALLOWED = {
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 }  # fmt: skip
 _ALLOWED_PREFIXES = ("PYTHON", "MLTRADING_", "OPENBLAS_")
-# The connection decides where the work writes to, not a variable of the worker.
-_REFUSED = {"MLTRADING_DATABASE_URL", "MLTRADING_TASK"}
+# The connection decides where the work writes to, not a variable of the worker; and no work sends mail.
+_REFUSED = {"MLTRADING_DATABASE_URL", "MLTRADING_SMTP_URL", "MLTRADING_TASK"}
 
 
 class MarketOperator(BashOperator):

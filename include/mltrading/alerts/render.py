@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from email import policy
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from html import escape
@@ -11,6 +12,8 @@ from zoneinfo import ZoneInfo
 
 from include.mltrading.alerts.store import Details, Due
 
+# A subject stands in one line: some programs show where it was folded.
+POLICY = policy.SMTP.clone(max_line_length=300)
 _NEW_YORK = ZoneInfo("America/New_York")
 _SHOWN = 25
 _LONGEST = 400
@@ -29,7 +32,7 @@ def compose(due: Due, addressees: Sequence[str], sender: str) -> EmailMessage:
     # A server or a person cannot put a header of its own into the mail by way of a name.
     title = " ".join(due.subject.split())
     next_step = "Nothing; it is over." if over else due.details.next_step
-    message = EmailMessage()
+    message = EmailMessage(POLICY)
     message["Subject"] = f"[MLTrading] {mark}: {title}"
     message["From"] = sender
     message["To"] = ", ".join(addressees)
