@@ -5,7 +5,7 @@ SELECT
     %(key)s, %(condition)s, %(kind)s, %(severity)s, %(dag_id)s, %(run_id)s, %(subject)s, %(details)s,
     CASE WHEN NOT %(lasting)s THEN clock_timestamp() END,
     CASE
-        WHEN %(confirm)s <= interval '0' AND NOT EXISTS (
+        WHEN NOT %(told)s AND %(confirm)s <= interval '0' AND NOT EXISTS (
             SELECT FROM alerts AS told
             WHERE told.condition = %(condition)s AND told.sent_at + %(quiet)s > clock_timestamp()
         )

@@ -4,7 +4,8 @@
 UPDATE alerts SET
     last_seen_at = clock_timestamp(), subject = %(subject)s, details = %(details)s,
     due_at = CASE
-        WHEN (alerts.sent_at IS NULL OR (%(reminds)s AND alerts.sent_at + %(quiet)s <= clock_timestamp()))
+        WHEN NOT %(told)s
+            AND (alerts.sent_at IS NULL OR (%(reminds)s AND alerts.sent_at + %(quiet)s <= clock_timestamp()))
             AND opened_at + %(confirm)s <= clock_timestamp()
             AND NOT EXISTS (
                 SELECT FROM alerts AS told

@@ -12,6 +12,7 @@ import sys
 from datetime import datetime, timedelta
 from typing import Any
 
+from airflow.api.common.trigger_dag import trigger_dag
 from airflow.cli.cli_config import parsedate
 from airflow.models import DagBag, DagRun
 from airflow.utils import timezone
@@ -26,7 +27,7 @@ def main() -> None:
     os.dup2(2, 1)
     bag = DagBag(include_examples=False)
     assert not bag.import_errors, bag.import_errors
-    commands = {"plant": plant, "clear": clear, "occupy": occupy, "ticks": ticks}
+    commands = {"plant": plant, "clear": clear, "occupy": occupy, "ticks": ticks, "trigger": trigger}
     for line in sys.stdin:
         name, dag_id, *arguments = json.loads(line)
         try:
@@ -41,6 +42,11 @@ def plant(dag: Any, tick: str) -> str:
     interval = dag.timetable.infer_manual_data_interval(run_after=datetime.fromisoformat(tick))
     assert interval.end == datetime.fromisoformat(tick), f"{tick} is no tick of {dag.dag_id}"
     return str(_create(dag, interval, DagRunState.QUEUED).run_id)
+
+
+def trigger(dag: Any, run_id: str, conf: dict[str, Any]) -> None:
+    """Trigger a run as `airflow dags trigger` does."""
+    trigger_dag(dag.dag_id, run_id=run_id, conf=conf)
 
 
 def clear(dag: Any, run_id: str, from_task: str | None) -> int:

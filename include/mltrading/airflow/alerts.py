@@ -104,33 +104,42 @@ def _tell_outcome(
     served = served - set(reasons) if tried else set()
     told = [it for it in open_alerts(connection, ["run_failed"]) if it.dag_id == run.dag_id]
     if failed:
-        alert = _failure(connection, deployments, run, context, served, reasons)
-        if alert is not None:
-            open_alert(connection, alert, deployments.alerts)
-            # This one tells all; nobody needs to hear that the one before is over.
-            resolve(connection, [it.key for it in told if it.key != alert.key], quietly=True)
+        alert = _failure(deployments, run, context, served, reasons)
+        told_otherwise = _is_told_otherwise(connection, run, served)
+        open_alert(connection, alert, deployments.alerts, told=told_otherwise)
+        # This one tells all; nobody needs to hear that the one before is over.
+        resolve(connection, [it.key for it in told if it.key != alert.key], quietly=True)
     elif tried:
         resolve(connection, [it.key for it in told if set(it.details.symbols) <= served])
 
 
+def _is_told_otherwise(connection: Connection, run: RunFacts, served: set[str]) -> bool:
+    """Whether the mail about the cause has told that the run fails: one fault, one mail."""
+    from include.mltrading.alerts.store import database_was_blamed, open_alerts
+
+    if served:
+        return False
+    told = open_alerts(connection)
+    red = {it.task_id for it in compat.instances(run.dag_id, run.run_id, state="failed")}
+    return (
+        database_was_blamed(connection, run.run_id)
+        or any(
+            it.kind in ("yahoo_unreachable", "sources_mixed", "migration_edited") and it.run_id == run.run_id
+            for it in told
+        )
+        or (red == {GATE} and any(it.dag_id == COLLECTION for it in told))
+    )
+
+
 def _failure(
-    connection: Connection, deployments: Deployments, run: RunFacts, context: Any,
-    served: set[str], reasons: dict[str, str],
-) -> Alert | None:  # fmt: skip
-    """The digest of a failed run; None when another mail tells it already."""
+    deployments: Deployments, run: RunFacts, context: Any, served: set[str], reasons: dict[str, str]
+) -> Alert:
+    """The digest of a failed run."""
     from include.mltrading.airflow.params import find_problem
     from include.mltrading.alerts.render import in_new_york
-    from include.mltrading.alerts.store import Alert, Details, Item, open_alerts
+    from include.mltrading.alerts.store import Alert, Details, Item
 
     red = compat.instances(run.dag_id, run.run_id, state="failed")
-    told = open_alerts(connection)
-    if any(it.kind in ("yahoo_unreachable", "sources_mixed", "migration_edited") and it.run_id == run.run_id
-           for it in told) and not served:  # fmt: skip
-        log.info("%s %s failed; the mail about its cause says so", run.dag_id, run.run_id)
-        return None
-    if {it.task_id for it in red} == {GATE} and any(it.dag_id == COLLECTION for it in told):
-        log.info("%s %s failed with its collection, whose mail says so", run.dag_id, run.run_id)
-        return None
     dag_run = context["dag_run"]
     problem = find_problem(context["dag"].params, dag_run.conf or {}, dag_run.logical_date)
     name = deployments.deployments[run.dag_id].display_name  # type: ignore[index]
@@ -405,7 +414,8 @@ def _database_alert(kind: Any, text: str, runs: list[str]) -> Alert:
             "Start the server, or correct the connection mltrading_db. Runs try again by themselves, and the "
             "next one closes the gap."
         )
-    details = Details(next_step, [("Answer", text), ("Runs so far", ", ".join(runs) or "none")])
+    facts = [("Answer", text), ("Runs so far", ", ".join(runs) or "none")]
+    details = Details(next_step, facts, runs=runs)
     return Alert(kind, kind, subject, details)
 
 

@@ -28,7 +28,7 @@ class Details:
     """What a mail tells below its subject.
 
     next_step: what the reader should do. facts: name and value. items: a list under `heading`. facts and
-    items are shown in order. symbols: those that it is about; not shown by themselves.
+    items are shown in order. symbols, runs: those that it is about; not shown by themselves.
     """
 
     next_step: str
@@ -36,13 +36,16 @@ class Details:
     heading: str = ""
     items: list[Item] = field(default_factory=list)
     symbols: list[str] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Details:
         """The details as `open_alert` stored them."""
         facts = [(name, value) for name, value in document["facts"]]
         items = [Item(**item) for item in document["items"]]
-        return cls(document["next_step"], facts, document["heading"], items, document["symbols"])
+        return cls(
+            document["next_step"], facts, document["heading"], items, document["symbols"], document["runs"]
+        )
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,16 @@ _AT_ONCE = timedelta()
 
 
 def open_alert(
-    connection: Connection, alert: Alert, manners: Alerts, *, confirm: timedelta = _AT_ONCE
+    connection: Connection,
+    alert: Alert,
+    manners: Alerts,
+    *,
+    confirm: timedelta = _AT_ONCE,
+    told: bool = False,
 ) -> bool:
     """Record that something is so; False when an open alert, or the same event, says that already.
 
-    confirm: it must be seen again so much later before it is mailed.
+    confirm: it must be seen again so much later before it is mailed. told: by another mail, so not at all.
     """
     manner = MANNERS[alert.kind]
     values = {
@@ -119,6 +127,7 @@ def open_alert(
         "reminds": manner.reminds,
         "quiet": manners.quiet(alert.kind),
         "confirm": confirm,
+        "told": told,
     }
     with connection.transaction():
         connection.execute(query("lock_alert"), {"key": alert.key})
@@ -152,6 +161,11 @@ def report(connection: Connection, looked_at: Mapping[str, Alert | None], manner
         if alert is not None:
             open_alert(connection, alert, manners)
     resolve(connection, [key for key, alert in looked_at.items() if alert is None])
+
+
+def database_was_blamed(connection: Connection, run_id: str) -> bool:
+    """Whether a mail about the database has named the run."""
+    return connection.execute(query("run_told_of_database"), {"run_id": run_id}).fetchone() == (True,)
 
 
 def claim_mail(connection: Connection) -> Due | None:
