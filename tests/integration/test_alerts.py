@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Finished
 from mail_catcher import MailCatcher, html_of, text_of
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -23,18 +22,15 @@ from include.mltrading.alerts.kinds import MANNERS, Kind
 from include.mltrading.alerts.store import Alert, Details, Item, open_alert, open_alerts, record_past, resolve
 from include.mltrading.config import Deployments, load_deployments
 from include.mltrading.market.calendar import NEW_YORK, grid
+from include.mltrading.pipeline.exit_codes import EXIT_DATABASE_REFUSED, EXIT_NO_DATABASE
 from include.mltrading.pipeline.quality import AppliedSplit, Quality
 from include.mltrading.pipeline.run import Run
-from include.mltrading.pipeline.task import (
-    EXIT_DATABASE_REFUSED,
-    EXIT_NO_DATABASE,
-    Task,
-    run_task,
-)
+from include.mltrading.pipeline.task import Task, run_task
 from include.mltrading.settings import Settings
 from include.mltrading.store import migrations
 from include.mltrading.store.connection import Connection, connect
 
+Cli = Callable[..., Any]
 pytestmark = pytest.mark.integration
 
 SYMBOLS = ["AAPL", "MSFT"]
@@ -583,7 +579,7 @@ def test_a_database_out_of_reach_and_a_refused_login_end_a_task_in_their_own_way
 
 
 def test_a_sample_of_each_kind_is_sent_through_a_server_of_ones_own(
-    cli: Callable[..., Finished], catcher: MailCatcher, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, catcher: MailCatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_SMTP_DEFAULT")
     done = cli("alerts", "test", "--json", MLTRADING_SMTP_URL=f"smtp://127.0.0.1:{catcher.port}")
@@ -593,9 +589,7 @@ def test_a_sample_of_each_kind_is_sent_through_a_server_of_ones_own(
     assert all("(sample)" in subject for subject in catcher.subjects)
 
 
-def test_where_airflow_is_configured_its_own_mail_server_is_used(
-    cli: Callable[..., Finished], catcher: MailCatcher
-) -> None:
+def test_where_airflow_is_configured_its_own_mail_server_is_used(cli: Cli, catcher: MailCatcher) -> None:
     done = cli("alerts", "test")
     assert done.code == 0, done.err
     assert len(catcher.mails) == len(MANNERS) + 1
@@ -603,7 +597,7 @@ def test_where_airflow_is_configured_its_own_mail_server_is_used(
 
 
 def test_a_mail_server_that_does_not_answer_or_is_none_is_told_in_one_line(
-    cli: Callable[..., Finished], catcher: MailCatcher
+    cli: Cli, catcher: MailCatcher
 ) -> None:
     catcher.stop()
     for environment, code in (
@@ -615,9 +609,7 @@ def test_a_mail_server_that_does_not_answer_or_is_none_is_told_in_one_line(
         assert (done.code, len(done.err.splitlines())) == (code, 1), done.err
 
 
-def test_alerts_are_listed(
-    cli: Callable[..., Finished], database: str, market: Connection, deployments: Deployments
-) -> None:
+def test_alerts_are_listed(cli: Cli, database: str, market: Connection, deployments: Deployments) -> None:
     open_alert(market, alert(), deployments.alerts)
     done = cli("alerts", "list", MLTRADING_DATABASE_URL=database)
     assert done.code == 0, done.err

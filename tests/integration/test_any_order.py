@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from include.market_simulator import MarketSimulator
 from include.mltrading.market.calendar import NEW_YORK, grid
 from include.mltrading.pipeline.collect import Collection
+from include.mltrading.pipeline.exit_codes import EXIT_SKIP
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import COLLECT
-from include.mltrading.pipeline.task import EXIT_SKIP, Task, run_task
+from include.mltrading.pipeline.task import Task, run_task
 from include.mltrading.pipeline.window import Window
 from include.mltrading.settings import Settings
 from include.mltrading.store import ledger

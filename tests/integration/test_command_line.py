@@ -191,13 +191,15 @@ def test_validation_tells_all_problems_at_once(cli: Cli, tmp_path: Path) -> None
     symbols, deployments = tmp_path / "symbols.txt", tmp_path / "deployments.yaml"
     symbols.write_text("AAPL\nAAPL\n")
     text = Settings().deployments_file.read_text()
-    deployments.write_text(text.replace('cron: "0 9-16 * * 1-5"', 'cron: "every hour"'))
+    text = text.replace('cron: "0 9-16 * * 1-5"', 'cron: "every hour"')
+    deployments.write_text(text.replace('timezone: "UTC"', "timezone: Mars"))
     finished = cli(
         "validate", MLTRADING_SYMBOLS_FILE=str(symbols), MLTRADING_DEPLOYMENTS_FILE=str(deployments)
     )
     assert finished.code == 2
     assert "line 2" in finished.err
-    assert "'every hour' is no cron expression" in finished.err
+    assert f"{deployments}: schedule_types.market_hours.cron 'every hour' is no cron" in finished.err
+    assert f"{deployments}: schedule_types.manual.timezone 'Mars' is unknown: give a name" in finished.err
 
 
 def test_a_wrong_setting_is_named(cli: Cli) -> None:

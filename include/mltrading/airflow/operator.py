@@ -25,6 +25,8 @@ from include.mltrading.airflow.alerts import task_failed
 from include.mltrading.airflow.compat import run_type, was_attempted, window_end
 from include.mltrading.airflow.connection import libpq_variables
 from include.mltrading.airflow.watch import watched
+from include.mltrading.errors import UsageError
+from include.mltrading.pipeline.exit_codes import EXIT_DATABASE_REFUSED, EXIT_HOPELESS, EXIT_NO_DATABASE
 from include.mltrading.settings import PROJECT_ROOT
 
 # setpriv: when the Airflow task process is killed, the work is told to stop too. timeout: the backstop for
@@ -34,9 +36,7 @@ _COMMAND = (
     '"$MLTRADING_TASK_SECONDS" "$MLTRADING_PYTHON" -m include.mltrading task'
 )
 _SECONDS_BEFORE_AIRFLOW = 15
-# Wrong usage or configuration, a failure that would come again (sysexits' EX_DATAERR), a refused login.
-_NO_DATABASE, _DATABASE_REFUSED = 69, 77
-_EXITS_WITHOUT_RETRY = (2, 65, _DATABASE_REFUSED)
+_EXITS_WITHOUT_RETRY = (UsageError.exit_code, EXIT_HOPELESS, EXIT_DATABASE_REFUSED)
 
 # What the work may see of the worker's environment; everything else, Airflow's secrets first, stays out.
 _ALLOWED = {
@@ -99,8 +99,8 @@ class MarketOperator(BashOperator):
             task_failed(
                 context,
                 text=ended.output,
-                database=ended.exit_code in (_NO_DATABASE, _DATABASE_REFUSED),
-                refused=ended.exit_code == _DATABASE_REFUSED,
+                database=ended.exit_code in (EXIT_NO_DATABASE, EXIT_DATABASE_REFUSED),
+                refused=ended.exit_code == EXIT_DATABASE_REFUSED,
             )
             if ended.exit_code in _EXITS_WITHOUT_RETRY:
                 raise AirflowFailException(text) from None

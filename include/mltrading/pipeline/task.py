@@ -25,20 +25,18 @@ from include.mltrading.errors import (
 )
 from include.mltrading.market.symbols import batches, parse_symbols, read_symbols_file
 from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch, worst_exit_code
+from include.mltrading.pipeline.exit_codes import (
+    EXIT_DATABASE_REFUSED,
+    EXIT_HOPELESS,
+    EXIT_NO_DATABASE,
+    EXIT_SKIP,
+)
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Limits, Outcome
 from include.mltrading.pipeline.steps import COLLECT, FEATURES
 from include.mltrading.pipeline.window import Window, on_demand_window, parse_instant, sessions_in
 from include.mltrading.settings import Settings
 
-# An exit code of BashOperator's: the task is skipped, and so is what comes after it.
-EXIT_SKIP = 99
-# sysexits' EX_DATAERR: failed, and a retry would fail the same way.
-EXIT_HOPELESS = 65
-# sysexits' EX_UNAVAILABLE and EX_NOPERM: the database cannot be reached, or refuses the login. The operator
-# tells people, since nobody can record it where it belongs.
-EXIT_NO_DATABASE = 69
-EXIT_DATABASE_REFUSED = 77
 MAX_BATCHES = 1024
 
 log = logging.getLogger(__name__)
@@ -80,7 +78,7 @@ class Task:
 
 
 def run_task(task: Task, settings: Settings) -> int:
-    """Do one task; returns its exit code: 0, one of the above, or the batch's (1, 2, 75).
+    """Do one task; returns its exit code: 0, one of exit_codes, or the batch's (1, 2, 75).
 
     Raises MLTradingError.
     """

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from croniter import croniter
 
-from include.mltrading.config import DagId, Deployments, load_deployments
+from include.mltrading.config import DagId, load_deployments
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.features.definitions import COLUMNS
 from include.mltrading.market.symbols import read_symbols_file
@@ -34,7 +34,7 @@ def validate(settings: Settings) -> None:
         except MLTradingError as error:
             problems.append(str(error))
 
-    check(lambda: _check_schedules(load_deployments(settings.deployments_file)))
+    check(lambda: _check_schedules(settings))
     check(lambda: read_symbols_file(settings.symbols_file))
     if not problems:
         check(lambda: _check_rate(settings))
@@ -44,17 +44,23 @@ def validate(settings: Settings) -> None:
         raise UsageError("\n".join(problems))
 
 
-def _check_schedules(deployments: Deployments) -> None:
-    for name, schedule in deployments.schedule_types.items():
+def _check_schedules(settings: Settings) -> None:
+    problems = []
+    for name, schedule in load_deployments(settings.deployments_file).schedule_types.items():
+        where = f"{settings.deployments_file}: schedule_types.{name}"
         if schedule.cron is not None and not croniter.is_valid(schedule.cron):
-            raise UsageError(f"schedule_types.{name}.cron {schedule.cron!r} is no cron expression")
+            problems.append(
+                f"{where}.cron {schedule.cron!r} is no cron expression: give minute, hour, day, month and "
+                "weekday, such as 0 9-16 * * 1-5"
+            )
         try:
             datetime.now(UTC).astimezone(ZoneInfo(schedule.timezone))
         except (KeyError, ValueError, OSError):
-            raise UsageError(
-                f"schedule_types.{name}.timezone {schedule.timezone!r} is unknown: give a name such as "
-                "America/New_York"
-            ) from None
+            problems.append(
+                f"{where}.timezone {schedule.timezone!r} is unknown: give a name such as America/New_York"
+            )
+    if problems:
+        raise UsageError("\n".join(problems))
 
 
 def _check_rate(settings: Settings) -> None:
