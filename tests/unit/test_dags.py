@@ -17,6 +17,7 @@ from airflow.models.mappedoperator import MappedOperator
 from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
 from airflow.serialization.serialized_objects import SerializedDAG
 
+from include.mltrading.airflow import alerts
 from include.mltrading.airflow.apply_settings import load_settings
 from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.settings import PROJECT_ROOT, Settings
@@ -83,6 +84,12 @@ def test_every_dag_keeps_the_rules_of_the_house(dags: dict[str, Any]) -> None:
         assert dag.owner == "mltrading"
         assert "mltrading" in dag.tags
         assert dag.doc_md
+
+
+def test_people_are_told_of_every_dag(dags: dict[str, Any]) -> None:
+    for dag in dags.values():
+        told_by = (dag.on_success_callback, dag.on_failure_callback, dag.sla_miss_callback)
+        assert told_by == (alerts.on_success, alerts.on_failure, alerts.on_sla_miss)
 
 
 def test_every_param_explains_itself(dags: dict[str, Any]) -> None:
