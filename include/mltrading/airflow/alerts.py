@@ -107,8 +107,9 @@ def _tell_outcome(
         alert = _failure(deployments, run, context, served, reasons)
         told_otherwise = _is_told_otherwise(connection, run, served)
         open_alert(connection, alert, deployments.alerts, told=told_otherwise)
-        # This one tells all; nobody needs to hear that the one before is over.
-        resolve(connection, [it.key for it in told if it.key != alert.key], quietly=True)
+        if alert.kind == "run_failed":
+            # This one tells all; nobody needs to hear that the one before is over.
+            resolve(connection, [it.key for it in told if it.key != alert.key], quietly=True)
     elif tried:
         resolve(connection, [it.key for it in told if set(it.details.symbols) <= served])
 
@@ -147,7 +148,8 @@ def _failure(
         ("Pipeline", name), (_tick_name(run), in_new_york(run.tick)), ("Run", run.run_id),
         ("Run in Airflow", run.grid_url),
     ]  # fmt: skip
-    if problem is not None:
+    # Params that no task reads are Airflow's to tolerate, and no reason for a failure.
+    if problem is not None and not reasons and not served:
         details = Details(
             "Find out who triggered it with that input; the trigger form explains what is allowed.",
             [*facts, ("Refused", problem)],
