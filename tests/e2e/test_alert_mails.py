@@ -61,7 +61,9 @@ class Alarmed(Installation):
 
     def pause(self, dag_id: str, paused: bool = True) -> None:
         """Pause or unpause a DAG at once; the command would take seconds."""
-        self.metadata.execute("UPDATE dag SET is_paused = %s WHERE dag_id = %s", (paused, dag_id))
+        update = "UPDATE dag SET is_paused = %s WHERE dag_id = %s"
+        # The DAG's own row may come a moment after its serialized form.
+        self.until(f"{dag_id} to be known", lambda: self.metadata.execute(update, (paused, dag_id)).rowcount)
 
     def told(self, dag_id: str, run_id: str) -> DagRun:
         """The run once it is over and its callback has told whatever there is to tell."""
