@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -399,8 +399,8 @@ RUN = Run(checks.COLLECTION, "run 1", 1, datetime.now(UTC))
 NOTHING = Quality([], {}, [])
 
 
-def record_tries(market: Connection, *statuses: str) -> None:
-    for symbol, status in zip(SYMBOLS, statuses, strict=False):
+def record_tries(market: Connection, *statuses: str, symbols: Sequence[str] = SYMBOLS) -> None:
+    for symbol, status in zip(symbols, statuses, strict=True):
         market.execute(
             "INSERT INTO processing_history (dag_id, run_id, step, symbol, try, correlation_id, window_end,"
             " finished_at, status) VALUES (%s, 'run 1', 'collect_symbol', %s, 1, 'c', now(), now(), %s)"
@@ -534,6 +534,8 @@ def test_yahoo_out_of_reach_is_told_by_the_first_symbols_and_over_when_one_is_se
 def test_symbols_that_fail_while_another_is_served_are_not_yahoos_failure(
     market: Connection, here: Settings, simulator: MarketSimulator
 ) -> None:
+    others = ["IBM", "GE", "KO", "PG", "T"]
+    record_tries(market, *["error"] * len(others), symbols=others)
     served = dataclasses.replace(here, yahoo_url=simulator.url, yahoo_requests_per_second=1000.0)
     simulator.fault("reset", symbol="MSFT")
     assert run_task(collecting(["AAPL"]), served) == 0
