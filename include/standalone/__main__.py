@@ -86,6 +86,7 @@ def _shell(text: str | None, database: str | None) -> int:
         server.ensure_database(metadata)
         if airflow.foreign_database_url(server) is None:
             server.ensure_database(market, airflow.MARKET_CONNECTION_LIMIT)
+            server.apply_roles(market)
         env = airflow.airflow_environment(state, server, market_database=market, metadata_database=metadata)
         record = read_record(state)
         if record is not None and record.process is not None and record.process.alive():

@@ -1,4 +1,4 @@
-"""Create Airflow's administrator: `python -m include.standalone.admin_user NAME`, password on stdin.
+"""Create the roles and an administrator: `python -m include.standalone.admin_user NAME`, password on stdin.
 
 `airflow users create` takes the password on its command line, where every user of the machine sees it.
 """
@@ -9,11 +9,15 @@ import sys
 
 from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
 
+from include.mltrading.airflow import apply_roles
+
 
 def main(name: str, password: str) -> None:
     """Create user `name` with role Admin, or give an existing one this password."""
     with get_application_builder() as builder:
         manager = builder.sm
+        # Here, because every further start of Airflow takes seconds.
+        apply_roles.apply(manager)
         user = manager.find_user(username=name)
         if user is not None:
             manager.reset_password(user.id, password)

@@ -38,6 +38,7 @@ MARKET_DATABASE = "mltrading"
 MARKET_CONNECTION_LIMIT = 25
 ADMIN = "admin"
 SETTINGS_FILE = PROJECT / "airflow_settings.yaml"
+ROLES_FILE = PROJECT / "include" / "mltrading" / "airflow" / "apply_roles.py"
 
 # Measured on two cores with LocalExecutor and PostgreSQL; a user's own variables win over these.
 _TUNING = {
@@ -162,7 +163,7 @@ def admin_password(state: Path) -> str:
 def prepare_airflow(
     env: Mapping[str, str], postgres: EmbeddedPostgres, report: Callable[[str], None] = print
 ) -> None:
-    """Bring Airflow's metadata database up to date: tables, administrator, pools and connections.
+    """Bring Airflow's metadata database up to date: tables, administrator, roles, pools and connections.
 
     Does nothing, in a few milliseconds, when that database, Airflow's version and airflow_settings.yaml
     are those of the last time. Raises StandaloneError with Airflow's own last words.
@@ -216,6 +217,7 @@ def _fingerprint(metadata_url: str, postgres: EmbeddedPostgres) -> str:
             "system": system,
             "schema": revision,
             "airflow": importlib.metadata.version("apache-airflow"),
+            "roles": hashlib.sha256(ROLES_FILE.read_bytes()).hexdigest(),
             "settings": hashlib.sha256(SETTINGS_FILE.read_bytes()).hexdigest(),
         }
     )

@@ -31,6 +31,7 @@ from psycopg import sql
 from include.standalone import processes
 from include.standalone.processes import Account, Process
 from include.standalone.state import (
+    PROJECT,
     StandaloneError,
     free_port,
     locked,
@@ -42,6 +43,9 @@ from include.standalone.state import (
 )
 
 SUPERUSER = "postgres"
+# The analysts' role in every market database; see sql/roles.sql.
+READONLY = "mltrading_readonly"
+ROLES_FILE = PROJECT / "sql" / "roles.sql"
 PRIVATE_BASE = Path("/var/lib/mltrading")
 
 # A user in `_Settings.users` that is no process: the server stays up until `postgres stop`.
@@ -218,6 +222,32 @@ class EmbeddedPostgres:
                     sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(role))
                 )
         return self.url(name)
+
+    def apply_roles(self, name: str) -> None:
+        """Give market database `name` its schema and the analysts' role (sql/roles.sql); may be repeated.
+
+        Raises StandaloneError.
+        """
+        done = subprocess.run(  # noqa: S603 (our own command line, no shell)
+            [str(self.bin / "psql"), "-qX", "-f", str(ROLES_FILE)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            # Passwords by the environment: command lines are public.
+            env={
+                "PGHOST": "127.0.0.1",
+                "PGPORT": str(self.port),
+                "PGUSER": SUPERUSER,
+                "PGPASSWORD": self._password(SUPERUSER),
+                "PGDATABASE": name,
+                "MARKET_DB_ROLE": _role_of(name),
+                "MARKET_DB_PASSWORD": self._password(_role_of(name)),
+                "MARKET_READONLY_PASSWORD": self._password(READONLY),
+            },
+        )
+        if done.returncode != 0:
+            raise StandaloneError(f"{ROLES_FILE.name} failed in {name}: {done.stderr.strip()}")
 
     # Where things are ---------------------------------------------------------------------------------
 

@@ -169,6 +169,7 @@ class Stack:
         self.postgres.ensure_database(self.metadata_database)
         if airflow.foreign_database_url(self.postgres) is None:
             self.postgres.ensure_database(self.market_database, airflow.MARKET_CONNECTION_LIMIT)
+            self.postgres.apply_roles(self.market_database)
         airflow.vacate_web_port(self.state, self._report)
         self.environment |= airflow.airflow_environment(
             self.state,

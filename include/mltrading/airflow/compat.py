@@ -14,6 +14,9 @@ from airflow.models import DagModel, DagRun, TaskInstance, XCom
 from airflow.models.variable import Variable
 from airflow.utils.session import create_session
 
+# Made by `apply_roles`; the DAGs give them their rights.
+VIEWER_ROLE = "MarketViewer"
+OPERATOR_ROLE = "MarketOperator"
 _OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
@@ -85,6 +88,11 @@ def was_attempted(context: Mapping[str, Any], task_id: str) -> bool:
         instance.state for instance in context["dag_run"].get_task_instances() if instance.task_id == task_id
     }
     return bool(states - {"skipped", "upstream_failed", "removed", None})
+
+
+def access_control() -> dict[str, Any]:
+    """The argument of DAG() that says which role may do what with it."""
+    return {"access_control": {VIEWER_ROLE: {"can_read"}, OPERATOR_ROLE: {"can_read", "can_edit"}}}
 
 
 def sla_callback(callback: Callable[..., None]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from include.mltrading.airflow.alerts import dag_callbacks
+from include.mltrading.airflow.compat import access_control
 from include.mltrading.config import DagId, Deployments
 
 
@@ -21,6 +22,7 @@ def dag_arguments(deployments: Deployments, dag_id: DagId) -> dict[str, Any]:
         "catchup": False,
         "max_active_runs": 1,
         **dag_callbacks(),
+        **access_control(),
         "tags": [*pipeline.tags, deployment.category, deployment.schedule_type],
         "default_args": {
             "owner": pipeline.owner,
