@@ -290,3 +290,46 @@ def test_a_mail_passes_through_the_connection_of_the_compose_files(
 
     assert result.returncode == 0, result.stderr
     assert [item.mail_from for item in handler.envelopes] == ["mltrading@localhost"]
+
+
+ROLES = """
+from airflow.models import DagBag
+from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+from include.mltrading.airflow import apply_roles
+
+with get_application_builder() as builder:
+    apply_roles.apply(builder.sm)
+    apply_roles.apply(builder.sm)
+bag = DagBag("dags", include_examples=False)
+bag.sync_to_db()
+assert not bag.import_errors, bag.import_errors
+"""
+
+
+def test_the_roles_get_their_rights_from_the_dags_and_to_no_other(airflow: Airflow) -> None:
+    result = airflow.run("-c", ROLES)
+    assert result.returncode == 0, result.stderr
+    rows = airflow.query(
+        "SELECT role.name, action.name, resource.name FROM ab_role role"
+        " LEFT JOIN ab_permission_view_role held ON held.role_id = role.id"
+        " LEFT JOIN ab_permission_view pair ON pair.id = held.permission_view_id"
+        " LEFT JOIN ab_permission action ON action.id = pair.permission_id"
+        " LEFT JOIN ab_view_menu resource ON resource.id = pair.view_menu_id"
+    )
+    dags = {
+        "complete-data-and-features-ondemand",
+        "feature-engineering-production-subprocess",
+        "yahoo-production-data-collection",
+    }
+    held = {
+        role: {(action, name) for who, action, name in rows if who == role and str(name).startswith("DAG")}
+        for role in ("MarketViewer", "MarketOperator")
+    }
+    read = {("can_read", f"DAG:{dag}") for dag in dags}
+    edit = {("can_edit", f"DAG:{dag}") for dag in dags}
+    assert {right for right in held["MarketViewer"] if right[1].startswith("DAG:")} == read
+    assert {right for right in held["MarketOperator"] if right[1].startswith("DAG:")} == read | edit
+    assert ("can_read", "DAGs") not in held["MarketViewer"] | held["MarketOperator"]
+    assert ("can_create", "DAG Runs") in held["MarketOperator"] - held["MarketViewer"]
+    # Not a single right.
+    assert [row[1:] for row in rows if row[0] == "Public"] == [(None, None)]
