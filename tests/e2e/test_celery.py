@@ -125,7 +125,7 @@ def test_a_run_completes_though_a_worker_is_killed(cluster: Cluster) -> None:
     assert there.ended(COLLECTION, run_id).state == "success"
     served = there.market.execute(
         "SELECT DISTINCT symbol FROM processing_history"
-        " WHERE run_id = %s AND step = 'collect' AND status = 'ok' ORDER BY symbol",
+        " WHERE run_id = %s AND step = 'collect_symbol' AND status = 'ok' ORDER BY symbol",
         (run_id,),
     ).fetchall()
     assert [row[0] for row in served] == SYMBOLS

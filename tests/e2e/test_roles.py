@@ -27,6 +27,10 @@ from airflow.operators.empty import EmptyOperator
 with DAG("{FOREIGN}", schedule=None, start_date=datetime(2024, 1, 1)):
     EmptyOperator(task_id="nothing")
 """
+SYNCHRONISE = """
+from airflow.models import DagBag
+DagBag({folder!r}, include_examples=False).sync_to_db()
+"""
 USERS = """
 from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
 with get_application_builder() as builder:
@@ -46,7 +50,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         foreign = tmp_path_factory.mktemp("dags")
         (foreign / "foreign.py").write_text(FOREIGN_DAG)
         stack.airflow("dags", "reserialize")
-        stack.airflow("dags", "reserialize", "-S", str(foreign))
+        # `reserialize` of another folder would forget ours.
+        stack.run("-c", SYNCHRONISE.format(folder=str(foreign)))
         stack.run("-c", USERS)
         stack.start_webserver()
         yield stack
