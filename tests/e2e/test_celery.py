@@ -30,7 +30,7 @@ pytestmark = [
     ),
 ]
 
-RATE = 10
+RATE = 1
 
 
 @dataclass
@@ -82,6 +82,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         ):
             there = Installation(stack, simulator, metadata, market)
             there.until("the scheduler to parse the DAGs", lambda: parsed(metadata))
+            for dag_id in (COLLECTION, FEATURES):
+                there.ask_airflow("occupy", dag_id, 3)
+            stack.airflow("dags", "unpause", "--treat-dag-id-as-regex", "--yes", ".*")
             there.until(
                 "both workers to be ready", lambda: all(" ready." in each.log.read_text() for each in workers)
             )
