@@ -191,7 +191,6 @@ def test_compose_has_every_service_of_the_set_up_on_one_network() -> None:
         "mail",
         "redis",
         "airflow-worker",
-        "backup",
         "init",
         "scheduler",
         "webserver",
@@ -223,7 +222,7 @@ def test_services_volumes_and_networks_that_are_named_exist() -> None:
 def test_long_running_services_restart_and_tell_their_health() -> None:
     for name, service in services().items():
         assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
-        if name in ("init", "backup"):
+        if name == "init":
             assert service["restart"] == "no"
         else:
             assert service["restart"] == "unless-stopped", name
@@ -354,7 +353,7 @@ def test_astro_and_compose_make_the_roles_before_the_first_parse() -> None:
 
 def test_workers_and_their_queue_start_with_the_profile_only() -> None:
     profiles = {name: service["profiles"] for name, service in services().items() if "profiles" in service}
-    assert profiles == {"redis": ["celery"], "airflow-worker": ["celery"], "backup": ["backup"]}
+    assert profiles == {"redis": ["celery"], "airflow-worker": ["celery"]}
     worker, scheduler = (services()[name]["environment"] for name in ("airflow-worker", "scheduler"))
     for name, value in scheduler.items():
         assert VARIABLE.sub("…", worker[name]) == VARIABLE.sub("…", value), name
