@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,6 @@ from psycopg import sql
 from running_installation import Installation
 
 from include.market_simulator import MarketSimulator
-from include.mltrading.alerts.render import in_new_york
 from include.mltrading.market.calendar import is_trading_time
 from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.settings import Settings
@@ -279,49 +277,3 @@ def test_stale_data_is_told_in_trading_hours_only(calm: Alarmed) -> None:
     # That its bars are missing is told at any hour.
     expected = ["[MLTrading] critical: bars of 1 symbol are stale"] if trading else []
     assert [subject for subject in told if "missing" not in subject] == expected
-
-
-def test_a_scheduled_run_that_overruns_is_in_airflows_own_list_and_in_one_mail(calm: Alarmed) -> None:
-    def slots(count: int) -> None:
-        calm.metadata.execute("UPDATE slot_pool SET slots = %s WHERE pool = 'default_pool'", (count,))
-
-    calm.pause(COLLECTION)
-    calm.metadata.execute("DELETE FROM dag_run WHERE data_interval_end > now()")
-    calm.limit(COLLECTION, seconds=9, cron="* * * * * */20")
-    # Nothing of the run starts, so that only the scheduler can see that it is late.
-    slots(0)
-    rescheduled = (
-        "SELECT next_dagrun_create_after BETWEEN now() - interval '1 minute' AND now() + interval '1 minute'"
-        " FROM dag WHERE dag_id = %s"
-    )
-    calm.until(
-        "the new schedule",
-        lambda: calm.metadata.execute(rescheduled, (COLLECTION,)).fetchone() == (True,),
-    )
-    # Its run begins on time only where the DAG is unpaused just after a tick.
-    calm.until("the next tick", lambda: datetime.now(UTC).second % 20 < 2)
-    calm.pause(COLLECTION, False)
-    missed, mail = calm.mails(2)
-    # What the longer pause left out is one line of one mail.
-    assert re.search(r"info: Yahoo Finance Data Collection: \d+ ticks did not run", missed["Subject"])
-    run = newest_run(calm.metadata, COLLECTION, run_type="scheduled")
-    assert run is not None
-    assert run.state == "running"
-    assert "Yahoo Finance Data Collection" in mail["Subject"]
-    assert ": late" in mail["Subject"]
-    text = text_of(mail)
-    assert f"Scheduled: {in_new_york(run.tick)}" in text
-    assert f"Run: {run.run_id}" in text
-    assert "- check_session: scheduled" in text
-    listed = calm.metadata.execute(
-        "SELECT execution_date FROM sla_miss WHERE dag_id = %s AND task_id = 'publish_bars'", (COLLECTION,)
-    ).fetchall()
-    assert (run.tick,) in listed
-    # No other tick before this run is over; the tasks of a paused DAG would not start.
-    calm.limit(COLLECTION)
-    hourly = "SELECT schedule_interval::text LIKE '%%9-16%%' FROM dag WHERE dag_id = %s"
-    calm.until("the old schedule", lambda: calm.metadata.execute(hourly, (COLLECTION,)).fetchone() == (True,))
-    slots(128)
-    calm.told(COLLECTION, run.run_id)
-    [mail] = calm.mails(1)
-    assert mail["Subject"].startswith("[MLTrading] over: ")
