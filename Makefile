@@ -37,7 +37,7 @@ lint: setup ## Check style, types and pins; changes nothing
 	@.venv/bin/mypy
 	@include/standalone/constraints.sh check
 
-bench: setup ## Measure against the floor, into bench.json (ONLY=engine|endurance|queries|airflow: that part)
+bench: setup ## Measure against the floor, into bench.json (ONLY=engine|endurance|queries|monitor|airflow: that part)
 	@$(PYTHON_OF_VENV) -m include.standalone bench $(if $(ONLY),--only $(ONLY))
 
 smoke-live: setup ## One symbol from the real Yahoo through the adapter (needs a network)

@@ -6,6 +6,8 @@ first set-up, for new symbols, after a long downtime. Trigger it with the button
 
 A run works up to the instant at which it was triggered, also when it is cleared and repeated.
 
+How it fares: [Market Monitor](../../market_monitor/).
+
 | task | does |
 |---|---|
 | `prepare_database` | is the schema up to date, is the configuration valid? |

@@ -8,6 +8,8 @@ The gate waits until the collection of the same tick has published its bars. A m
 backfill without a collection computes from the bars that are stored. A run may be cleared and repeated at
 any time: it computes what is stale then.
 
+How it fares: [Market Monitor](../../market_monitor/).
+
 | task | does |
 |---|---|
 | `wait_for_bars` | the gate: opens when the same tick's `publish_bars` succeeds, skips when it was skipped |

@@ -7,6 +7,8 @@ a time. A symbol with a gap gets the window that closes it, a new one gets a yea
 A run works up to its **tick** (the end of its data interval), never up to "now": it may be cleared and
 repeated at any time. On a day without a session it skips itself.
 
+How it fares: [Market Monitor](../../market_monitor/).
+
 | task | does |
 |---|---|
 | `check_session` | skips the run on a day without a session |

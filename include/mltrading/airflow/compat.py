@@ -186,3 +186,30 @@ def has_note(name: str) -> bool:
     """Whether there is such a note."""
     with create_session() as session:
         return session.query(Variable.id).filter_by(key=name).first() is not None
+
+
+def newest_runs(dag_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Per DAG: is it paused; its run with the latest tick: run_id, tick (ISO text), state, None for none."""
+    found: dict[str, dict[str, Any]] = {}
+    with create_session() as session:
+        for dag_id in dag_ids:
+            runs = session.query(DagRun).filter(DagRun.dag_id == dag_id)
+            # A manual run's logical date is its tick, another's is a period before: look at more than one.
+            last = [run_facts(run) for run in runs.order_by(DagRun.execution_date.desc()).limit(5)]
+            run = max(last, key=lambda facts: facts.tick, default=None)
+            found[dag_id] = {
+                "paused": is_paused(dag_id),
+                "run_id": run.run_id if run else None,
+                "tick": run.tick.isoformat() if run else None,
+                "state": run.state if run else None,
+            }
+    return found
+
+
+def map_index_of(dag_id: str, run_id: str, task_id: str, symbol: str) -> int | None:
+    """The mapped instance of a task whose name in the grid lists the symbol; None when none has started."""
+    with create_session() as session:
+        found = session.query(TaskInstance.map_index, TaskInstance.rendered_map_index).filter(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == task_id
+        )
+        return next((index for index, label in found if symbol in (label or "").split(", ")), None)

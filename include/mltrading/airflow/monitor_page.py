@@ -1,8 +1,12 @@
-"""The page "Market Monitor" of Airflow 2.11 and its data, for everybody who may see the website."""
+"""The pages of the market monitor in Airflow 2.11, and their data, for everybody who may see the website."""
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,22 +14,35 @@ import psycopg
 from airflow.auth.managers.models.resource_details import AccessView
 from airflow.exceptions import AirflowException
 from airflow.www.auth import has_access_view
-from flask import Blueprint
+from flask import Blueprint, redirect, request, url_for
 from flask.blueprints import BlueprintSetupState
 from flask_appbuilder import BaseView, expose  # type: ignore[import-untyped]
 from psycopg.conninfo import make_conninfo
 
+from include.mltrading.airflow.compat import map_index_of, newest_runs
 from include.mltrading.airflow.connection import CONNECTION_ID, libpq_keywords
-from include.mltrading.config import load_deployments
-from include.mltrading.errors import MLTradingError, SchemaError
-from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.monitor.snapshot import snapshot
+from include.mltrading.config import Deployments, load_deployments
+from include.mltrading.errors import MLTradingError, SchemaError, UsageError
+from include.mltrading.market.symbols import parse_symbol, read_symbols_file
+from include.mltrading.monitor.health import Word, health
+from include.mltrading.monitor.snapshot import PARTS, Part, shown_pipelines, snapshot
+from include.mltrading.monitor.symbol import MOST_SESSIONS, symbol_page
 from include.mltrading.settings import PROJECT_ROOT, Settings
+from include.mltrading.store.connection import Connection
+from include.mltrading.store.pool import ReadPool
 
 MENU_ITEM = "Market Monitor"
 _CONNECT = {"connect_timeout": "5", "application_name": "mltrading monitor"}
 # A page must not wait for long, nor hold the database up.
-_OPTIONS = "-c timezone=UTC -c statement_timeout=5s -c lock_timeout=1s"
+_OPTIONS = (
+    "-c timezone=UTC -c statement_timeout=5s -c lock_timeout=1s -c default_transaction_read_only=on "
+    "-c idle_in_transaction_session_timeout=10s -c jit=off"
+)
+_NEVER_STORED = {"Cache-Control": "no-store"}
+_HEALTH_SECONDS = 10.0
+_SESSIONS = 20
+
+Answer = tuple[dict[str, Any], int]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +56,7 @@ blueprint = Blueprint(
 
 
 class MarketMonitor(BaseView):  # type: ignore[misc]
-    """`/market_monitor/` and `/market_monitor/data`; both send anonymous users to the login."""
+    """`/market_monitor/…`: everything but `health` sends anonymous users to the login; nothing writes."""
 
     route_base = "/market_monitor"
     default_view = "page"
@@ -50,33 +67,109 @@ class MarketMonitor(BaseView):  # type: ignore[misc]
         """The page, which fetches its data."""
         return self.render_template("market_monitor.html", title=MENU_ITEM)
 
+    @expose("/symbol")  # type: ignore[untyped-decorator]
+    @has_access_view(AccessView.WEBSITE)
+    def symbol(self) -> Any:
+        """The page of the symbol that the address names."""
+        return self.render_template("market_symbol.html", title=f"Symbol - {MENU_ITEM}")
+
     @expose("/data")  # type: ignore[untyped-decorator]
     @has_access_view(AccessView.WEBSITE)
     def data(self) -> Any:
-        """The snapshot with status 200, or 503 with a state and a message in its place."""
-        document, status = monitor_data(datetime.now(UTC))
-        return document, status, {"Cache-Control": "no-store"}
+        """The snapshot with status 200, or 503 with a state and a message in its place.
+
+        ?parts=pipelines,health: these parts only; default: all.
+        """
+        asked = request.args.get("parts", ",".join(PARTS)).split(",")
+        document, status = monitor_data([part for part in PARTS if part in asked], datetime.now(UTC))
+        return document, status, _NEVER_STORED
+
+    @expose("/symbol_data")  # type: ignore[untyped-decorator]
+    @has_access_view(AccessView.WEBSITE)
+    def symbol_data(self) -> Any:
+        """?symbol=AAPL&sessions=20: its bars and marks; 400 for what is no symbol, 404 for an unknown one."""
+        try:
+            sessions = min(max(int(request.args.get("sessions", _SESSIONS)), 1), MOST_SESSIONS)
+        except ValueError:
+            sessions = _SESSIONS
+        document, status = symbol_data(request.args.get("symbol", ""), sessions, datetime.now(UTC))
+        return document, status, _NEVER_STORED
+
+    @expose("/log")  # type: ignore[untyped-decorator]
+    @has_access_view(AccessView.WEBSITE)
+    def log(self) -> Any:
+        """?dag_id=&run_id=&step=&symbol=: on to the log of the task instance that served the symbol."""
+        dag_id, run_id, step, symbol = (
+            request.args.get(name, "") for name in ("dag_id", "run_id", "step", "symbol")
+        )
+        place: dict[str, Any] = {"dag_run_id": run_id}
+        index = map_index_of(dag_id, run_id, step, symbol)
+        if index is not None:
+            place |= {"task_id": step, "map_index": index, "tab": "logs"}
+        return redirect(url_for("Airflow.grid", dag_id=dag_id, **place))
+
+    @expose("/health")  # type: ignore[untyped-decorator]
+    def health(self) -> Any:
+        """One word for anybody: up with status 200, stale or down with 503."""
+        word = _HEALTH.word()
+        return word, 200 if word == "up" else 503, _NEVER_STORED | {"Content-Type": "text/plain"}
 
 
-def monitor_data(now: datetime) -> tuple[dict[str, Any], int]:
-    """The page's data and its HTTP status. state: ok, empty, no_schema, down or misconfigured."""
-    as_of = now.isoformat()
+def monitor_data(parts: list[Part], now: datetime) -> Answer:
+    """The page's data and its HTTP status. state: ok, empty, first_run, no_schema, down or misconfigured."""
+
+    def look(connection: Connection, deployments: Deployments, symbols: list[str]) -> Answer:
+        found = snapshot(connection, deployments, symbols, now, parts).as_document()
+        load = deployments.deployments["complete-data-and-features-ondemand"].display_name
+        if found["state"] == "empty":
+            found["message"] = f"the database is empty: trigger the DAG {load} to load the first bars"
+        elif found["state"] == "first_run":
+            found["message"] = "the first run is under way; the numbers fill in as symbols are done"
+        for pipeline in found.get("pipelines", ()):
+            pipeline["airflow"] = airflow_runs.get(pipeline["dag_id"])
+        return found, 200
+
+    airflow_runs: dict[str, dict[str, Any]] = {}
+    if "pipelines" in parts:
+        # Before the connection to the market database is taken: the two are not held together.
+        try:
+            shown = shown_pipelines(load_deployments())
+        except MLTradingError:
+            shown = []
+        airflow_runs = newest_runs(shown)
+    return _answered(look, now)
+
+
+def symbol_data(text: str, sessions: int, now: datetime) -> Answer:
+    """A symbol's page as data, and its HTTP status."""
+    try:
+        name = parse_symbol(text)
+    except UsageError as error:
+        return {"state": "unknown", "as_of": now.isoformat(), "message": str(error)}, 400
+
+    def look(connection: Connection, deployments: Deployments, symbols: list[str]) -> Answer:
+        page = symbol_page(connection, deployments, name, sessions, now)
+        if name not in symbols and not page.bars["timestamp"]:
+            message = f"{name} is not in the symbols file and has no bars in this range"
+            return {"state": "unknown", "as_of": now.isoformat(), "message": message}, 404
+        return page.as_document() | {"state": "ok"}, 200
+
+    return _answered(look, now)
+
+
+def _answered(look: Callable[[Connection, Deployments, list[str]], Answer], now: datetime) -> Answer:
+    """What `look` finds in the market database, or in one line why it could not."""
+    common: dict[str, Any] = {"as_of": now.isoformat()}
     try:
         settings = Settings.from_environment()
         deployments = load_deployments(settings.deployments_file)
         symbols = read_symbols_file(settings.symbols_file)
     except MLTradingError as error:
-        return {"state": "misconfigured", "as_of": as_of, "message": str(error)}, 503
-    refresh = min(
-        deployments.dashboard.refresh_intervals.pipeline_status,
-        deployments.dashboard.refresh_intervals.data_freshness,
-    )
-    common = {"as_of": as_of, "refresh_seconds": refresh}
+        return common | {"state": "misconfigured", "message": str(error)}, 503
+    common["refresh_seconds"] = deployments.dashboard.refresh_intervals.model_dump()
     try:
-        keywords = libpq_keywords()
-        keywords |= _CONNECT | {"options": f"{keywords.get('options', '')} {_OPTIONS}"}
-        with psycopg.connect(make_conninfo(**keywords), autocommit=True) as connection:
-            found = snapshot(connection, deployments, symbols, now)
+        with _pool().connection() as connection:
+            found, status = look(connection, deployments, symbols)
     except SchemaError as error:
         return common | {"state": "no_schema", "message": str(error)}, 503
     except (psycopg.Error, AirflowException) as error:
@@ -87,10 +180,58 @@ def monitor_data(now: datetime) -> tuple[dict[str, Any], int]:
             "the web server's log has the reason"
         )
         return common | {"state": "down", "message": message}, 503
-    if found.empty:
-        load = deployments.deployments["complete-data-and-features-ondemand"].display_name
-        common["message"] = f"the database is empty: trigger the DAG {load} to load the first bars"
-    return common | {"state": "empty" if found.empty else "ok", **found.as_document()}, 200
+    return common | found, status
+
+
+# One pool for each process: gunicorn's workers are forked before the first request.
+_pools: dict[tuple[int, str], ReadPool] = {}
+_making = threading.Lock()
+
+
+def _pool() -> ReadPool:
+    """This process's pool for the connection as it is now."""
+    keywords = libpq_keywords()
+    keywords |= _CONNECT | {"options": f"{keywords.get('options', '')} {_OPTIONS}"}
+    key = (os.getpid(), make_conninfo(**keywords))
+    with _making:
+        if key not in _pools:
+            for (pid, _), old in list(_pools.items()):
+                if pid == os.getpid():
+                    old.close()
+            _pools.clear()
+            _pools[key] = ReadPool(key[1])
+        return _pools[key]
+
+
+class _Health:
+    """The word, looked up at most every 10 s in each process: strangers cannot keep the database busy."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._word: Word = "down"
+        self._until = 0.0
+
+    def word(self) -> Word:
+        # Who comes while somebody looks waits for that look's result.
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._word = self._look()
+                self._until = time.monotonic() + _HEALTH_SECONDS
+            return self._word
+
+    def _look(self) -> Word:
+        try:
+            settings = Settings.from_environment()
+            deployments = load_deployments(settings.deployments_file)
+            symbols = read_symbols_file(settings.symbols_file)
+            with _pool().connection() as connection:
+                return health(connection, deployments, symbols, datetime.now(UTC))
+        except Exception as error:
+            log.warning("The market database does not answer: %s", error)
+            return "down"
+
+
+_HEALTH = _Health()
 
 
 @blueprint.record_once

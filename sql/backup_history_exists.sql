@@ -1,0 +1,1 @@
+SELECT to_regclass('backup_history') IS NOT NULL
