@@ -282,15 +282,15 @@ def queries() -> Iterator[Figure]:
 
 
 def monitor() -> Iterator[Figure]:
-    """The monitor's snapshot of many symbols and five weeks of hourly runs, against one look-up per symbol."""
+    """The monitor's snapshot of many symbols and 200 runs of both DAGs, against one look-up per symbol."""
     with _bench(_MONITORED) as bench:
         bench.connection.execute(
             "INSERT INTO processing_history (dag_id, run_id, step, symbol, try, correlation_id, window_end,"
             " started_at, finished_at, status, rows_written, cpu_seconds, peak_memory_bytes)"
-            " SELECT dag_id, 'run' || number, step, symbol, 1, 'bench', tick, tick, tick + interval '1 minute',"
-            " 'ok', 21, 0.1, 40000000"
+            " SELECT dag_id, 'run' || number, step, symbol, 1, 'bench', tick, tick, tick + interval '1 min', 'ok',"
+            " 21, 0.1, 40000000"
             " FROM generate_series(1, 200) AS number"
-            " CROSS JOIN LATERAL (SELECT date_trunc('hour', now()) - number * interval '3 hours') AS at (tick)"
+            " CROSS JOIN LATERAL (SELECT date_trunc('hour', now()) - number * interval '3 h') AS at (tick)"
             " CROSS JOIN (VALUES ('yahoo-production-data-collection', 'collect_symbol'),"
             " ('feature-engineering-production-subprocess', 'compute_features')) AS dag (dag_id, step)"
             " CROSS JOIN unnest(%s::text[]) AS symbols (symbol)",
