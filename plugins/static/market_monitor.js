@@ -28,7 +28,7 @@ const symbols = new SortedTable(
     { title: "Bars behind", number: true, descending: true, value: (s) => s.bars_behind, text: (s) => number(s.bars_behind) },
     { title: "Missing bars", number: true, descending: true, value: (s) => s.missing, text: (s) => number(s.missing) },
     {
-      title: "Bars without current features", number: true, descending: true, value: (s) => s.features_behind,
+      title: "Features behind", number: true, descending: true, value: (s) => s.features_behind,
       text: (s) => `${number(s.features_behind)}${s.features_behind >= seen.freshness?.count_to ? "+" : ""}`,
     },
     { title: "State", value: (s) => WORST[s.freshness], text: (s) => TITLES[s.freshness], className: (s) => `mm-state mm-${s.freshness}` },
@@ -73,7 +73,7 @@ function pipelineRows(pipeline) {
     const took = step?.finished_at ? duration((new Date(step.finished_at) - new Date(step.started_at)) / 1000) : "running";
     return row(
       cell(first ? name : ""), cell(first ? (run ? time(run.tick) : "no run yet") : ""), cell(first ? state : ""),
-      cell(step?.step), numberCell(step?.served), failed, numberCell(step?.rows_written), cell(step ? took : null),
+      cell(step?.step), numberCell(step?.served), failed, numberCell(step?.rows_written), cell(step ? took : null, "mm-short"),
       first ? success(pipeline.day) : cell(""), first ? success(pipeline.week) : cell(""),
       cell(first ? time(pipeline.next_tick) : ""),
     );
@@ -120,7 +120,7 @@ function chart(timing) {
     svg.append(drawn("text", { x: 0, y: height - 4 }, time(timing.runs[0].tick)));
     svg.append(drawn("text", { x: 320, y: height - 4, "text-anchor": "end" }, time(timing.runs.at(-1).tick)));
   } else {
-    svg.append(drawn("text", { x: 120, y: 60 }, "no run yet"));
+    svg.append(drawn("text", { x: 120, y: 90 }, "no run yet"));
   }
   const figure = element("figure", element("figcaption", timing.display_name));
   figure.append(svg);
@@ -232,7 +232,7 @@ function troubles() {
     if (airflow?.paused && pipeline.next_tick) found.push(`${name} is paused`);
   }
   const totals = seen.freshness?.totals;
-  if (totals?.stale) found.push(`${number(totals.stale)} symbols are stale`);
+  if (totals?.stale) found.push(totals.stale === 1 ? "1 symbol is stale" : `${number(totals.stale)} symbols are stale`);
   if (totals?.empty) found.push(`${number(totals.empty)} symbols have no bars`);
   if (totals?.missing) found.push(`${number(totals.missing)} symbols have missing bars`);
   if (totals?.features_behind) found.push(`features of ${number(totals.features_behind)} symbols are behind`);

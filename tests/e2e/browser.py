@@ -9,8 +9,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -42,14 +43,21 @@ class Site:
     viewer: tuple[str, str]
     market: EmbeddedPostgres
     market_url: str
+    cookies: dict[str, list[Any]] = field(default_factory=dict)
 
     def log_in(self, page: Page, user: tuple[str, str]) -> None:
-        """Log in through the login page."""
+        """Log in through the login page; again by the same cookies, as Airflow refuses many log-ins."""
+        name, password = user
+        if name in self.cookies:
+            page.context.add_cookies(self.cookies[name])
+            page.goto(f"{self.url}/home", wait_until="domcontentloaded")
+            return
         page.goto(f"{self.url}/login/")
-        page.fill("#username", user[0])
-        page.fill("#password", user[1])
+        page.fill("#username", name)
+        page.fill("#password", password)
         page.click("input[type=submit]")
         page.wait_for_url(f"{self.url}/home*", wait_until="domcontentloaded")
+        self.cookies[name] = page.context.cookies()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -287,8 +287,8 @@ def monitor() -> Iterator[Figure]:
         bench.connection.execute(
             "INSERT INTO processing_history (dag_id, run_id, step, symbol, try, correlation_id, window_end,"
             " started_at, finished_at, status, rows_written, cpu_seconds, peak_memory_bytes)"
-            " SELECT dag_id, 'run' || number, step, symbol, 1, 'bench', tick, tick, tick + interval '1 min', 'ok',"
-            " 21, 0.1, 40000000"
+            " SELECT dag_id, 'run' || number, step, symbol, 1, 'bench', tick, tick, tick + interval '1 min',"
+            " 'ok', 21, 0.1, 40000000"
             " FROM generate_series(1, 200) AS number"
             " CROSS JOIN LATERAL (SELECT date_trunc('hour', now()) - number * interval '3 h') AS at (tick)"
             " CROSS JOIN (VALUES ('yahoo-production-data-collection', 'collect_symbol'),"
