@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.mltrading.errors import MLTradingError, UsageError
+from include.mltrading.pipeline.window import PERIODS
 from include.mltrading.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,11 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     add("migrate", _migrate, "bring the database schema up to date")
     collect = add("collect", _collect, "collect bars from Yahoo")
     collect.add_argument("--symbols", help="comma-separated, such as AAPL,MSFT (default: the symbols file)")
-    collect.add_argument("--start", help="ISO date or time from which on bars are asked for")
-    collect.add_argument("--end", help="ISO date or time at which the window ends (default: now)")
+    collect.add_argument(
+        "--start", help="ISO date or time from which on bars are asked for, UTC without an offset"
+    )
+    collect.add_argument(
+        "--end", help="ISO date or time at which the window ends (default: now), UTC without an offset"
+    )
     span = collect.add_mutually_exclusive_group()
     span.add_argument("--sessions", type=int, help="so many sessions up to the end (default: 3)")
-    span.add_argument("--period", help="1mo ... 2y up to the end")
+    span.add_argument("--period", help=f"so long up to the end: {', '.join(PERIODS)}")
     features = add("features", _features, "compute the features of new and changed bars")
     features.add_argument("--symbols", help="comma-separated, such as AAPL,MSFT (default: the symbols file)")
     features.add_argument("--full", action="store_true", help="recompute all rows")

@@ -16,7 +16,8 @@ import pytest
 from running_installation import SYMBOLS, Installation, tick_of, write_deployments
 
 from include.market_simulator import MarketSimulator
-from include.standalone.demo import COLLECTION, FEATURES, parsed
+from include.mltrading.store.queries import query
+from include.standalone.demo import COLLECTION, FEATURES, LOAD, parsed
 from include.standalone.runs import connect_metadata
 from include.standalone.stack import Stack, Started
 from include.standalone.state import free_port
@@ -113,6 +114,27 @@ def test_the_three_dags_run_through_both_workers_at_the_common_rate(cluster: Clu
     assert there.simulator.statistics()["peak_per_second"] <= RATE + 1
     for run in (load, collection):
         assert {row[3] for row in there.ledger(run)} == {"ok"}
+
+
+def test_a_symbols_lock_holds_across_the_workers(cluster: Cluster) -> None:
+    there, day = cluster.there, cluster.there.next_day()
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with there.market.transaction():
+        for symbol in SYMBOLS:
+            there.market.execute(query("lock_symbol"), {"symbol": symbol})
+        # Two runs of three symbols have six tasks, the workers four slots: both workers' are held up.
+        load, tick = "held", there.plant(COLLECTION, tick_of(day))
+        there.stack.airflow("dags", "trigger", LOAD, "--run-id", load, "--conf", '{"period": "1mo"}')
+        there.until(
+            "every slot of both workers to wait",
+            lambda: (there.market.execute(waiting).fetchone() or (0,))[0] == 2 * len(cluster.workers),
+        )
+        assert not there.market.execute(
+            "SELECT 1 FROM processing_history WHERE run_id = ANY (%s) AND status <> 'running'",
+            ([load, tick],),
+        ).fetchone()
+    assert there.ended(LOAD, load).state == "success"
+    assert there.ended(COLLECTION, tick).state == "success"
 
 
 def test_a_run_completes_though_a_worker_is_killed(cluster: Cluster) -> None:

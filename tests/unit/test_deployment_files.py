@@ -11,31 +11,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
 from airflow.providers.celery.get_provider_info import get_provider_info
+from compose_files import COMPOSE, OVERRIDE, ROOT, VARIABLE, env_file, ignored_by_the_image, load, services
 
 from include.mltrading.airflow.apply_settings import AirflowSettings, load_settings, main
 from include.mltrading.errors import UsageError
 
-ROOT = Path(__file__).resolve().parents[2]
-COMPOSE, OVERRIDE, SETTINGS = "docker-compose.yaml", "docker-compose.override.yml", "airflow_settings.yaml"
+SETTINGS = "airflow_settings.yaml"
 # The services that `astro dev start` makes for Airflow 2 and that the override may therefore change.
 ASTRO_SERVICES = {"postgres", "scheduler", "webserver", "triggerer"}
-VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<kind>:[?-])(?P<rest>[^}]*)\}")
 
 
 def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
-
-
-def load(name: str) -> dict[str, Any]:
-    content = yaml.safe_load(text(name))
-    assert isinstance(content, dict)
-    return content
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
@@ -48,17 +40,6 @@ def leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
             yield from leaves(item, f"{path}.{index}")
     else:
         yield path, str(value)
-
-
-def services() -> dict[str, dict[str, Any]]:
-    """The services of `docker compose up`: both files, the override's keys over the first one's."""
-    merged: dict[str, dict[str, Any]] = {}
-    for name in (COMPOSE, OVERRIDE):
-        for service, wanted in load(name)["services"].items():
-            had = merged.setdefault(service, {})
-            for key, value in wanted.items():
-                had[key] = {**had[key], **value} if isinstance(had.get(key), dict) else value
-    return merged
 
 
 def settings() -> AirflowSettings:
@@ -380,17 +361,7 @@ def test_the_example_lists_every_variable_and_holds_no_secret() -> None:
 
 
 def test_the_commands_in_the_example_make_a_complete_env_file(tmp_path: Path) -> None:
-    (tmp_path / ".env.example").write_text(text(".env.example"), encoding="utf-8")
-    commands = "\n".join(
-        line.removeprefix("#   ") for line in text(".env.example").splitlines() if line.startswith("#   ")
-    )
-    subprocess.run(["bash", "-euc", commands], cwd=tmp_path, check=True)
-
-    made = dict(
-        line.split("=", 1)
-        for line in (tmp_path / ".env").read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    )
+    made = env_file(tmp_path)
     assert set(made) == set(env_example())
     assert len(base64.urlsafe_b64decode(made.pop("AIRFLOW_FERNET_KEY"))) == 32
     assert len(set(made.values())) == 6
@@ -423,7 +394,7 @@ def test_files_the_image_copies_exist_and_are_not_ignored() -> None:
     ]
     assert {"packages.txt", "requirements.txt", "constraints.txt", "."} == set(copied)
     needed = [*copied, "airflow_settings.yaml", "sql", "dags", "plugins", "include", "tests"]
-    ignored = [line for line in text(".dockerignore").splitlines() if line and not line.startswith("#")]
+    ignored = ignored_by_the_image()
     for name in needed:
         assert (ROOT / name).exists(), name
         assert not any(fnmatch.fnmatch(name, pattern) for pattern in ignored), name
