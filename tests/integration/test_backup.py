@@ -21,6 +21,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -653,3 +654,42 @@ def test_old_backups_go_after_a_good_new_one_and_nothing_else_goes(
 )
 def test_wrong_options_are_refused(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
     one_error(cli("backup", *arguments), said)
+
+
+def test_the_compose_service_backs_up_at_once_and_waits_for_the_night(
+    market: Settings, tmp_path: Path
+) -> None:
+    """Its command and its health check, run as they stand in docker-compose.yaml."""
+    compose = yaml.safe_load((PROJECT_ROOT / "docker-compose.yaml").read_text())
+    service = compose["services"]["backup"]
+    health = service["healthcheck"]["test"][1]
+    (tmp_path / "backups").mkdir()
+    (tmp_path / "sleep").write_text('#!/bin/sh\necho "$1" > asked\nexec /bin/sleep 600\n')
+    (tmp_path / "sleep").chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "MLTRADING_DATABASE_URL": market.database_url or "",
+    }
+
+    def healthy() -> bool:
+        return subprocess.run(["sh", "-c", health], cwd=tmp_path).returncode == 0
+
+    assert not healthy()
+    command = [word.replace("$$", "$") for word in service["command"]]
+    child = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        until((tmp_path / "asked").exists, child)
+        until(lambda: (tmp_path / "asked").read_text(), child)
+        assert 0 < int((tmp_path / "asked").read_text()) <= 27 * 3600
+        assert [good for *_, good, _ in history(market)] == [True]
+        assert healthy()
+        child.terminate()
+        child.wait(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
