@@ -90,14 +90,18 @@ def name_of(settings: Settings) -> str:
 @pytest.fixture
 def market(new_market: Callable[[], Settings]) -> Settings:
     """A migrated market database with some rows of several tables."""
-    settings = new_market()
+    return filled(new_market())
+
+
+def filled(settings: Settings, rows: int = 500) -> Settings:
+    """The same, migrated and with so many bars."""
     with connect(settings) as connection:
         migrate(connection)
-        fill(connection)
+        fill(connection, rows)
     return settings
 
 
-def fill(connection: psycopg.Connection[Any], rows: int = 500) -> None:
+def fill(connection: psycopg.Connection[Any], rows: int) -> None:
     connection.execute(
         "INSERT INTO market_data (symbol, timestamp, open, high, low, close, volume, is_final, source)"
         " SELECT 'AAPL', timestamptz '2026-01-05 14:30+00' + n * interval '1 hour', 10 + random(),"
@@ -287,7 +291,9 @@ def test_killed_while_it_dumps_nothing_is_taken_for_a_backup(market: Settings, t
         dump = Process.of(int(dumping))
         child.kill()
         child.wait()
-        while dump is not None and dump.alive():  # it is not left alone to write on
+        deadline = time.monotonic() + 30
+        while dump is not None and dump.alive():
+            assert time.monotonic() < deadline, "left alone to write on"
             time.sleep(0.02)
     assert not file.exists()
     assert history(market) == []
@@ -330,10 +336,7 @@ def test_killed_while_it_restores_the_database_is_as_it_was(
 ) -> None:
     file = tmp_path / "market.dump"
     backup(market, file, quiet)
-    target = new_market()
-    with connect(target) as connection:
-        migrate(connection)
-        fill(connection, rows=20)
+    target = filled(new_market(), rows=20)
     before = content(target)
     # All but the end of the largest table comes out, then nothing more.
     replace_program(
@@ -408,7 +411,7 @@ def test_an_older_backup_is_migrated_in_the_same_transaction(
     old, file = new_market(), tmp_path / "old.dump"
     with connect(old) as connection:
         migrate(connection, version=4)
-        fill(connection)
+        fill(connection, rows=500)
         rows = connection.execute("SELECT * FROM market_data ORDER BY timestamp").fetchall()
     dump_by_hand(old, file)
     done = restore(market, file, quiet, force=True)
@@ -433,10 +436,8 @@ def test_an_older_backup_is_migrated_in_the_same_transaction(
 def test_what_does_not_fit_the_program_or_the_data_is_refused_also_with_force(
     change: str, said: str, market: Settings, new_market: Callable[[], Settings], tmp_path: Path
 ) -> None:
-    odd, file = new_market(), tmp_path / "odd.dump"
+    odd, file = filled(new_market()), tmp_path / "odd.dump"
     with connect(odd) as connection:
-        migrate(connection)
-        fill(connection)
         connection.execute(change)
     dump_by_hand(odd, file)
     before = content(market)
