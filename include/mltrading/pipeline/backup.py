@@ -21,7 +21,13 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 
-from include.mltrading.errors import DatabaseRefusedError, MixedSourcesError, MLTradingError, UsageError
+from include.mltrading.errors import (
+    DatabaseRefusedError,
+    MixedSourcesError,
+    MLTradingError,
+    SchemaError,
+    UsageError,
+)
 from include.mltrading.settings import Settings
 from include.mltrading.store import dump_file
 from include.mltrading.store.checksums import Sum, checksums, relations, schema_in_use
@@ -172,7 +178,10 @@ def _rebuild(
 ) -> dict[str, int]:
     """The tables of the backup's schema version, with its rows; rows by table."""
     applied = dump_file.applied_migrations(file)
-    require_known(applied)
+    try:
+        require_known(applied)
+    except SchemaError as error:
+        raise type(error)(f"{file} cannot be restored: {error}") from None
     migrate(connection, version=max(version for version, _, _ in applied))
     made = set(made_by_migrations("TABLE")).intersection(relations(connection, schema))
     loaded = dump_file.load(connection, file, made, report, total)
