@@ -11,7 +11,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.mltrading.errors import MLTradingError, UsageError
@@ -90,6 +92,22 @@ def _parser() -> argparse.ArgumentParser:
     alerts = add("alerts", _alerts, "list what people were told, or send a sample of each mail")
     alerts.add_argument("action", choices=["list", "test"])
     alerts.add_argument("--days", type=float, default=7, help="list: how far back (default: 7)")
+    archive = add("archive", _archive, "move old bars and their features into files, or back")
+    way = archive.add_mutually_exclusive_group(required=True)
+    way.add_argument(
+        "--before", metavar="DATE", help="archive what is older: written, compared, then deleted"
+    )
+    way.add_argument("--import", dest="paths", nargs="+", metavar="PATH", help="bring archives back")
+    archive.add_argument(
+        "--directory", metavar="DIR", help="for the files (default: archive/ in the state folder)"
+    )
+    archive.add_argument(
+        "--symbols", help="comma-separated, such as AAPL,MSFT (default: all that are stored)"
+    )
+    maintain = add("maintain", _maintain, "prune old records, vacuum, tell sizes and growth")
+    maintain.add_argument(
+        "--history-days", type=int, default=90, metavar="N", help="older records go (default: 90)"
+    )
     add("validate", _validate, "check all configuration")
     add("task", _task, "do the task in MLTRADING_TASK (for the DAGs)")
     return parser
@@ -252,6 +270,74 @@ def _alerts(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _archive(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.market.symbols import parse_symbols
+    from include.mltrading.pipeline import archive
+
+    symbols = None if options.symbols is None else parse_symbols(options.symbols.split(","))
+    if options.paths is not None:
+        if symbols is not None or options.directory is not None:
+            raise UsageError("--import takes its paths only: leave out --symbols and --directory")
+        found = archive.manifests([Path(path) for path in options.paths])
+        with _Progress(options, len(found)) as progress:
+            moved = archive.bring_back(settings, found, progress.done)
+        verb = "imported"
+    else:
+        try:
+            day = date.fromisoformat(options.before)
+        except ValueError:
+            raise UsageError(f"--before {options.before!r}: give a date, such as 2025-01-31") from None
+        folder = Path(options.directory) if options.directory else archive.default_folder()
+        with _Progress(options, archive.most_symbols(settings)) as progress:
+            moved = archive.archive_before(settings, day, folder, symbols, progress.done)
+        verb = f"archived in {folder / f'before-{day}'}"
+    failed = [item for item in moved if item.error]
+    for item in failed:
+        print(f"error: {item.error}", file=sys.stderr)
+    totals: dict[str, int] = {}
+    for item in moved:
+        for table, rows in item.rows.items():
+            totals[table] = totals.get(table, 0) + rows
+    lines = [f"{table:<24} {rows:>9} rows" for table, rows in totals.items()]
+    changed = sum(bool(item.rows) for item in moved)
+    lines.append(
+        f"{changed} symbols {verb}, {len(moved) - changed - len(failed)} were before, {len(failed)} failed"
+    )
+    _print(options, {"symbols": [item._asdict() for item in moved], "rows": totals}, "\n".join(lines))
+    return 1 if failed else 0
+
+
+def _maintain(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.pipeline.maintain import maintain
+
+    with _Progress(options, None) as progress:
+        done = maintain(settings, options.history_days, progress.done)
+    lines = [
+        f"ledger    {done.pruned} tries of before {done.history_days} days ago deleted",
+        f"airflow   {done.airflow}",
+        f"{'table':<36} {'MB':>9} {'rows':>11} {'dead':>8}   grown",
+    ]
+    for table in done.tables:
+        grown = (
+            "first time"
+            if table.since is None or table.grown_bytes is None
+            else f"{table.grown_bytes / 1e6:+.1f} MB, {table.grown_rows:+} rows since {table.since:%Y-%m-%d}"
+        )
+        note = "" if table.vacuumed else "  (not vacuumed: another role's, or in use)"
+        lines.append(
+            f"{table.name:<36} {table.bytes / 1e6:>9.1f} {table.rows:>11} {table.dead_rows:>8}   "
+            f"{grown}{note}"
+        )
+    lines.append(f"{'index':<36} {'MB':>9} {'scans':>11}")
+    lines.extend(
+        f"{index.name:<36} {index.bytes / 1e6:>9.1f} {index.scans:>11}"
+        + ("   never used" if not index.scans and not index.needed else "")
+        for index in done.indexes
+    )
+    _print(options, asdict(done), "\n".join(lines))
+    return 1 if done.airflow_failed else 0
+
+
 def _validate(options: argparse.Namespace, settings: Settings) -> int:
     from include.mltrading.pipeline.validate import validate
 
@@ -358,7 +444,7 @@ def _log_to_stderr(correlation_id: str, level: int) -> None:
 class _Progress:
     """A progress bar on a terminal, nothing elsewhere."""
 
-    def __init__(self, options: argparse.Namespace, total: int) -> None:
+    def __init__(self, options: argparse.Namespace, total: int | None) -> None:
         self._bar: Any = None
         if sys.stderr.isatty() and not options.json:
             from rich.console import Console
@@ -380,8 +466,11 @@ class _Progress:
             self._bar.stop()
 
     def __call__(self, outcome: Outcome) -> None:
+        self.done(outcome.symbol)
+
+    def done(self, name: str) -> None:
         if self._bar:
-            self._bar.update(self._task, advance=1, description=outcome.symbol, refresh=True)
+            self._bar.update(self._task, advance=1, description=name, refresh=True)
 
 
 if __name__ == "__main__":
