@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        exit_code: int = options.command(options, Settings.from_environment())
+        # `validate` tells what is wrong with the environment beside everything else.
+        settings = Settings.read()[0] if options.command is _validate else Settings.from_environment()
+        exit_code: int = options.command(options, settings)
     except MLTradingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -339,11 +341,14 @@ def _maintain(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _validate(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.pipeline.validate import validate
+    from include.mltrading.pipeline.validate import problems
 
-    validate(settings)
-    _print(options, {"valid": True}, "the configuration is valid")
-    return 0
+    found = problems()
+    for problem in found:
+        print(f"error: {problem}", file=sys.stderr)
+    if options.json or not found:
+        _print(options, {"valid": not found, "problems": found}, "the configuration is valid")
+    return UsageError.exit_code if found else 0
 
 
 def _task(options: argparse.Namespace, settings: Settings) -> int:

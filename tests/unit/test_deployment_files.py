@@ -18,7 +18,8 @@ import pytest
 import yaml
 from airflow.providers.celery.get_provider_info import get_provider_info
 
-from include.mltrading.airflow.apply_settings import AirflowSettings, load_settings, main
+from include.mltrading.airflow.apply_settings import main
+from include.mltrading.airflow_settings import AirflowSettings, load_settings
 from include.mltrading.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
