@@ -199,21 +199,26 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         lines = [f"{column:<22} {value:.1e}" for column, value in worst.items()]
         _print(options, worst, "largest relative difference per feature\n" + "\n".join(lines))
         return 0
+    from include.mltrading.config import load_deployments
+    from include.mltrading.monitor.diagnosis import diagnose, in_words
     from include.mltrading.pipeline.quality import Missing, listing
 
-    found = check.health(settings)
+    diagnosis = diagnose(settings)
+    found = diagnosis.data
     missing = [Missing(**row) for row in found["missing_bars"]]
     milliseconds = found["query_milliseconds"]
+    system = "\n".join(in_words(diagnosis, load_deployments(settings.deployments_file)))
     _print(
         options,
-        found,
+        diagnosis.as_document(),
         f"database        ok, queries in {', '.join(f'{ms:g} ms' for ms in milliseconds.values())}\n"
         f"latest bar      {found['latest_bar']} ({check.age(found['latest_bar'])})\n"
         f"symbols         {found['symbols']}, without bars: {_names(found['symbols_without_bars'])}\n"
         f"stale features  {_names(found['symbols_with_stale_features'])}\n"
         f"features of the last day  {found['features_of_the_last_day']}\n"
         f"missing bars    of the last {check.CHECKED_SESSIONS} sessions: {listing(missing)}\n"
-        f"quarantine      {found['quarantined_bars']} refused bars; `quarantine list` shows them",
+        f"quarantine      {found['quarantined_bars']} refused bars; `quarantine list` shows them\n"
+        f"{system}",
     )
     return 1 if found["symbols_without_bars"] else 0
 
