@@ -51,3 +51,11 @@ SELECT format('ALTER ROLE mltrading_readonly IN DATABASE %I SET search_path = %I
     ALTER ROLE CURRENT_USER PASSWORD NULL;
 \endif
 COMMIT;
+
+-- The empty database in which `backup` restores what it has dumped, to compare it: the pipeline's role may
+-- make none. Outside of a transaction, as PostgreSQL wants it.
+SELECT pg_advisory_lock(hashtextextended('mltrading:roles', 0)) \g /dev/null
+SELECT current_database() || '_verify' AS verify \gset
+SELECT format('CREATE DATABASE %I OWNER %I', :'verify', :'role')
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'verify') \gexec
+REVOKE ALL ON DATABASE :"verify" FROM PUBLIC;

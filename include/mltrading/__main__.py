@@ -111,6 +111,18 @@ def _parser() -> argparse.ArgumentParser:
         "--history-days", type=int, default=90, metavar="N", help="older records go (default: 90)"
     )
     add("validate", _validate, "check all configuration")
+    backup = add("backup", _backup, "back the market database up, and prove the backup good")
+    where = backup.add_mutually_exclusive_group(required=True)
+    where.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the file to make")
+    where.add_argument("--directory", type=Path, metavar="DIR", help="make DATABASE-TIME.dump in DIR")
+    backup.add_argument("--force", action="store_true", help="FILE may exist: replace it")
+    backup.add_argument(
+        "--keep-daily", type=int, metavar="N", help="then keep the newest of N days, delete older ones of DIR"
+    )
+    backup.add_argument("--keep-weekly", type=int, metavar="N", help="and the newest of N weeks")
+    restore = add("restore", _restore, "put a backup in place of what the market database holds")
+    restore.add_argument("file", type=Path, metavar="FILE", help="a file that backup made")
+    restore.add_argument("--force", action="store_true", help="what the database holds may be lost")
     add("task", _task, "do the task in MLTRADING_TASK (for the DAGs)")
     return parser
 
@@ -218,6 +230,7 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         f"features of the last day  {found['features_of_the_last_day']}\n"
         f"missing bars    of the last {check.CHECKED_SESSIONS} sessions: {listing(missing)}\n"
         f"quarantine      {found['quarantined_bars']} refused bars; `quarantine list` shows them\n"
+        f"last backup     {found['last_backup']} ({check.age(found['last_backup'])})\n"
         f"{system}",
     )
     return 1 if found["symbols_without_bars"] else 0
@@ -317,7 +330,7 @@ def _archive(options: argparse.Namespace, settings: Settings) -> int:
 def _maintain(options: argparse.Namespace, settings: Settings) -> int:
     from include.mltrading.pipeline.maintain import maintain
 
-    with _Progress(options, None) as progress:
+    with _Progress(options) as progress:
         done = maintain(settings, options.history_days, progress.done)
     lines = [
         f"ledger    {done.pruned} tries of before {done.history_days} days ago deleted",
@@ -354,6 +367,47 @@ def _validate(options: argparse.Namespace, settings: Settings) -> int:
     if options.json or not found:
         _print(options, {"valid": not found, "problems": found}, "the configuration is valid")
     return UsageError.exit_code if found else 0
+
+
+def _backup(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.pipeline import backup, retention
+
+    keep = retention.Keep.from_options(options.directory, options.keep_daily, options.keep_weekly)
+    file = options.file
+    if options.directory is not None:
+        file = retention.new_file(options.directory, backup.database_name(settings))
+    with _Progress(options) as progress:
+        made = backup.backup(settings, file, progress.stage, force=options.force)
+    deleted = [] if keep is None else retention.prune(file, keep)
+    for name in made.left_out:
+        print(f"note: {name} is not the program's and is not in the backup", file=sys.stderr)
+    document = {**asdict(made), "deleted": deleted}
+    rows = sum(made.tables.values())
+    lines = [
+        f"backed up {rows} rows of {len(made.tables)} tables to {file} ({made.bytes / 1e6:.1f} MB) in "
+        f"{made.seconds:.1f} s; restored in {made.verified_in} and compared: equal",
+        *(f"deleted {path}" for path in deleted),
+    ]
+    _print(options, document, "\n".join(lines))
+    return 0
+
+
+def _restore(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.pipeline import backup
+    from include.mltrading.pipeline.check import age
+
+    with _Progress(options) as progress:
+        done = backup.restore(settings, options.file, progress.stage, force=options.force)
+    rows = sum(done.tables.values())
+    _print(
+        options,
+        {"file": str(options.file), **asdict(done)},
+        f"restored {rows} rows of {len(done.tables)} tables from {options.file} in {done.seconds:.1f} s\n"
+        f"source          {done.source or 'none yet'}\n"
+        f"latest bar      {done.latest_bar} ({age(done.latest_bar)})\n"
+        f"migrated        {', '.join(done.migrated) or 'nothing to do'}",
+    )
+    return 0
 
 
 def _task(options: argparse.Namespace, settings: Settings) -> int:
@@ -452,9 +506,9 @@ def _log_to_stderr(correlation_id: str, level: int) -> None:
 
 
 class _Progress:
-    """A progress bar on a terminal, nothing elsewhere."""
+    """A progress bar on a terminal, nothing elsewhere. total: symbols or rows, None = not known yet."""
 
-    def __init__(self, options: argparse.Namespace, total: int | None) -> None:
+    def __init__(self, options: argparse.Namespace, total: int | None = None) -> None:
         self._bar: Any = None
         if sys.stderr.isatty() and not options.json:
             from rich.console import Console
@@ -481,6 +535,11 @@ class _Progress:
     def done(self, name: str) -> None:
         if self._bar:
             self._bar.update(self._task, advance=1, description=name, refresh=True)
+
+    def stage(self, description: str, done: int, total: int | None) -> None:
+        """What is being done, how much of it is done, and of how much."""
+        if self._bar:
+            self._bar.update(self._task, completed=done, total=total, description=description, refresh=True)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ class Settings:
     symbols_per_task: symbols in one mapped task instance. symbol_seconds, symbol_cpu_seconds: limits on
     computing one symbol, by the clock and in processor time. symbol_memory_mb, collect_memory_mb: what
     computing or collecting one symbol may allocate beyond what the runner itself has mapped. smtp_url: the
-    mail server of the command line, None = Airflow's connection.
+    mail server of the command line, None = Airflow's connection. verify_database: the empty database beside
+    the market database in which backups are verified, None = that one's name with _verify.
     """
 
     database_url: str | None = None
@@ -42,6 +43,7 @@ class Settings:
     symbol_memory_mb: int = 256
     collect_memory_mb: int = 448
     smtp_url: str | None = None
+    verify_database: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -85,6 +87,7 @@ class Settings:
             symbol_memory_mb=number("MLTRADING_SYMBOL_MEMORY_MB", int, cls.symbol_memory_mb, 32),
             collect_memory_mb=number("MLTRADING_COLLECT_MEMORY_MB", int, cls.collect_memory_mb, 32),
             smtp_url=environment.get("MLTRADING_SMTP_URL") or None,
+            verify_database=environment.get("MLTRADING_VERIFY_DATABASE") or None,
         )
         return settings, problems
 

@@ -331,17 +331,13 @@ def test_health_is_what_the_database_says_of_itself(connection: Connection) -> N
 
 
 def test_the_last_backup_is_the_last_that_was_verified(connection: Connection) -> None:
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS backup_history (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
-        " started_at timestamptz, finished_at timestamptz, file text, bytes bigint, rows bigint,"
-        " verified_at timestamptz)"
-    )
     assert look(connection, ["AAPL"], "health").last_backup is None
-    for days, verified in ((3, NOW), (2, NOW), (1, None)):
+    for days, error in ((3, None), (2, None), (1, "the disk is full")):
+        at = NOW - days * DAY
         connection.execute(
-            "INSERT INTO backup_history (started_at, finished_at, file, bytes, rows, verified_at)"
-            " VALUES (%s, %s, 'f', 1, 1, %s)",
-            (NOW - days * DAY, NOW - days * DAY, verified),
+            "INSERT INTO backup_history (started_at, finished_at, file, bytes, rows, verified_at, error)"
+            " VALUES (%s, %s, 'f', 1, 1, %s, %s)",
+            (at, at, None if error else at, error),
         )
     assert look(connection, ["AAPL"], "health").last_backup == NOW - 2 * DAY
 

@@ -514,8 +514,5 @@ def _health(connection: Connection, runs: dict[str, list[Run]], now: datetime) -
 
 
 def _last_backup(connection: Connection) -> datetime | None:
-    exists = connection.execute(query("backup_history_exists")).fetchone()
-    if exists is None or not exists[0]:
-        return None
-    row = connection.execute(query("monitor_last_backup")).fetchone()
+    row = connection.execute(query("last_backup")).fetchone()
     return row[0] if row else None

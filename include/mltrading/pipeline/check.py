@@ -20,7 +20,7 @@ CHECKED_SESSIONS = 10  # so far back `check` looks for missing bars
 
 
 def health(settings: Settings) -> dict[str, Any]:
-    """Database, freshness, recent features and query time, each query with its milliseconds."""
+    """Database, freshness, recent features, last good backup and query time, queries with milliseconds."""
     symbols = read_symbols_file(settings.symbols_file)
     with connect(settings) as connection:
         require_current_schema(connection)
@@ -29,6 +29,7 @@ def health(settings: Settings) -> dict[str, Any]:
         _, symbols_ms = _timed(lambda: connection.execute(query("check_symbol_times")).fetchall())
         newest = connection.execute(query("newest_bars"), {"symbols": symbols}).fetchall()
         quarantined = _value(connection, "count_quarantined")
+        last_backup = _value(connection, "last_backup")
         delay = timedelta(minutes=load_deployments(settings.deployments_file).pipeline.finality_delay_minutes)
         missing = missing_bars(
             connection, symbols, _last_tick(), sessions=CHECKED_SESSIONS, finality_delay=delay
@@ -42,6 +43,8 @@ def health(settings: Settings) -> dict[str, Any]:
         "oldest_newest_final_bar": min((row[1] for row in newest if row[1] is not None), default=None),
         "features_of_the_last_day": recent,
         "quarantined_bars": quarantined,
+        "last_backup": last_backup,
+        "last_backup_hours": None if last_backup is None else round(hours_since(last_backup), 1),
         "missing_bars": [{**row._asdict(), "day": row.day.isoformat()} for row in missing],
         "query_milliseconds": {
             "latest_bar": latest_ms,
@@ -154,5 +157,10 @@ def age(instant: datetime | None) -> str:
     """How long ago, in words."""
     if instant is None:
         return "never"
-    hours = (datetime.now(UTC) - instant).total_seconds() / 3600
+    hours = hours_since(instant)
     return f"{hours:.1f} hours ago" if hours < 72 else f"{hours / 24:.1f} days ago"
+
+
+def hours_since(instant: datetime) -> float:
+    """How long ago, in hours."""
+    return (datetime.now(UTC) - instant).total_seconds() / 3600

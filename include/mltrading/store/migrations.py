@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import LiteralString, NamedTuple
+from typing import Any, Literal, LiteralString, NamedTuple
 
 from include.mltrading.errors import EditedMigrationError, SchemaError
 from include.mltrading.store.connection import Connection
@@ -13,6 +14,7 @@ from include.mltrading.store.queries import SQL_FOLDER, query
 
 MIGRATIONS_FOLDER = SQL_FOLDER / "migrations"
 _FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+_CREATES = re.compile(r"^CREATE (TABLE|VIEW) (?:IF NOT EXISTS )?(\w+)", re.MULTILINE)
 _MIGRATE = "run `python -m include.mltrading migrate`"
 
 
@@ -44,18 +46,22 @@ def available(folder: Path = MIGRATIONS_FOLDER) -> list[Migration]:
     return migrations
 
 
-def migrate(connection: Connection, folder: Path = MIGRATIONS_FOLDER) -> list[str]:
+def migrate(
+    connection: Connection, folder: Path = MIGRATIONS_FOLDER, *, version: int | None = None
+) -> list[str]:
     """Apply what is missing and return the names applied; two callers at once take turns.
 
-    Raises SchemaError, with nothing applied, when an applied file was edited or the database is newer
-    than the program.
+    version: the last migration to apply, None = all. Raises SchemaError, with nothing applied, when an
+    applied file was edited or the database is newer than the program.
     """
     migrations = available(folder)
     with connection.transaction():
         # One number for "the schema of this database"; concurrent callers wait here.
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('mltrading:migrate', 0))")
         connection.execute(query("create_schema_migrations"))
-        missing = _missing(connection, migrations)
+        missing = _missing(connection.execute(query("applied_migrations")), migrations)
+        if version is not None:
+            missing = [migration for migration in missing if migration.version <= version]
         for migration in missing:
             connection.execute(migration.statements)
             connection.execute(
@@ -70,15 +76,29 @@ def require_current_schema(connection: Connection, folder: Path = MIGRATIONS_FOL
     row = connection.execute(query("schema_migrations_exists")).fetchone()
     if row is None or not row[0]:
         raise SchemaError(f"the database has no schema yet: {_MIGRATE}")
-    missing = _missing(connection, available(folder))
+    missing = _missing(connection.execute(query("applied_migrations")), available(folder))
     if missing:
         raise SchemaError(f"the database schema is old, it lacks {missing[0].name}: {_MIGRATE}")
 
 
-def _missing(connection: Connection, migrations: list[Migration]) -> list[Migration]:
+def require_known(applied: Iterable[tuple[Any, ...]], folder: Path = MIGRATIONS_FOLDER) -> None:
+    """Raise SchemaError unless these migrations (version, name, checksum) are the program's own."""
+    _missing(applied, available(folder))
+
+
+def made_by_migrations(kind: Literal["TABLE", "VIEW"], folder: Path = MIGRATIONS_FOLDER) -> list[str]:
+    """The names of the tables or views that the migrations make."""
+    statements = [
+        query("create_schema_migrations"),
+        *(migration.statements for migration in available(folder)),
+    ]
+    return [name for text in statements for made, name in _CREATES.findall(text) if made == kind]
+
+
+def _missing(applied: Iterable[tuple[Any, ...]], migrations: list[Migration]) -> list[Migration]:
     by_version = {migration.version: migration for migration in migrations}
-    applied = set()
-    for version, name, checksum in connection.execute(query("applied_migrations")):
+    versions = set()
+    for version, name, checksum in applied:
         known = by_version.get(version)
         if known is None:
             raise SchemaError(f"the database schema is newer than the program ({name}): update the program")
@@ -87,5 +107,5 @@ def _missing(connection: Connection, migrations: list[Migration]) -> list[Migrat
                 f"migration {name} was edited after it was applied: restore sql/migrations/{known.name}.sql "
                 "and put the change into a new migration"
             )
-        applied.add(version)
-    return [migration for migration in migrations if migration.version not in applied]
+        versions.add(version)
+    return [migration for migration in migrations if migration.version not in versions]

@@ -1,1 +1,0 @@
-SELECT to_regclass('backup_history') IS NOT NULL
