@@ -320,9 +320,8 @@ def _archive(options: argparse.Namespace, settings: Settings) -> int:
             totals[table] = totals.get(table, 0) + rows
     lines = [f"{table:<24} {rows:>9} rows" for table, rows in totals.items()]
     changed = sum(bool(item.rows) for item in moved)
-    lines.append(
-        f"{changed} symbols {verb}, {len(moved) - changed - len(failed)} were before, {len(failed)} failed"
-    )
+    idle = len(moved) - changed - len(failed)
+    lines.append(f"{changed} symbols {verb}; {idle} had nothing to do, {len(failed)} failed")
     _print(options, {"symbols": [item._asdict() for item in moved], "rows": totals}, "\n".join(lines))
     return 1 if failed else 0
 

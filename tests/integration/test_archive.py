@@ -133,14 +133,14 @@ def test_a_hundred_symbols_go_into_files_and_come_back_to_the_last_bit(
     again = cli(*arguments, **environment)
     assert (again.code, again.out) == (
         0,
-        "0 symbols archived in " + str(folder) + ", 0 were before, 0 failed\n",
+        "0 symbols archived in " + str(folder) + "; 0 had nothing to do, 0 failed\n",
     )
 
     assert cli("archive", "--import", str(folder), **environment).code == 0
     assert everything(settings, NAMES) == before
     assert execute(settings, "SELECT count(*) FROM lookback_bars") == [(0,)]
     repeated = cli("archive", "--import", str(folder), **environment)
-    assert (repeated.code, repeated.out) == (0, "0 symbols imported, 100 were before, 0 failed\n")
+    assert (repeated.code, repeated.out) == (0, "0 symbols imported; 100 had nothing to do, 0 failed\n")
     assert everything(settings, NAMES) == before
 
 
