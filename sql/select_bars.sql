@@ -3,11 +3,11 @@
 SELECT array_agg(timestamp), array_agg(ARRAY[open, high, low, close, volume::float8])
 FROM (
     SELECT timestamp, open, high, low, close, volume
-    FROM feature_history
-    WHERE symbol = %(symbol)s AND timestamp >= coalesce(
+    FROM market_data
+    WHERE symbol = %(symbol)s AND is_final AND timestamp >= coalesce(
         (
-            SELECT timestamp FROM feature_history
-            WHERE symbol = %(symbol)s AND timestamp < %(stale_from)s
+            SELECT timestamp FROM market_data
+            WHERE symbol = %(symbol)s AND is_final AND timestamp < %(stale_from)s
             ORDER BY timestamp DESC OFFSET %(lookback)s - 1 LIMIT 1
         ),
         '-infinity'

@@ -117,7 +117,7 @@ def recompute(settings: Settings, count: int) -> dict[str, float]:
             )
         for symbol in symbols:
             since = market_data.archived_before(connection, symbol)
-            starts, bars = feature_table.select_bars(connection, symbol, since)
+            starts, bars = feature_table.select_bars(connection, symbol, since, archived=since is not None)
             first = 0 if since is None else int(np.searchsorted(starts, as_start(since)))
             starts = starts[first:]
             features = feature_table.select_features(connection, symbol)

@@ -63,6 +63,8 @@ class FeatureComputation:
         if not full and state.stale_from is None:
             return np.empty(0, dtype="datetime64[us]"), np.empty((0, len(COLUMNS)))
         since = state.recompute_from(full=full)
-        starts, bars = feature_table.select_bars(connection, symbol, since)
+        starts, bars = feature_table.select_bars(
+            connection, symbol, since, archived=state.archived_before is not None
+        )
         first = 0 if since is None else int(np.searchsorted(starts, as_start(since)))
         return starts[first:], compute(*bars)[first:]

@@ -54,16 +54,16 @@ def lock_state(connection: Connection, symbol: str) -> State:
 
 
 def select_bars(
-    connection: Connection, symbol: str, stale_from: datetime | None
+    connection: Connection, symbol: str, stale_from: datetime | None, *, archived: bool = False
 ) -> tuple[Starts, NDArray[np.float64]]:
     """Final bars from LOOKBACK_BARS before `stale_from` (None: all of them), in time order.
 
-    Bars that were archived are among them, as far as the features of later ones look back to them. Returns
-    their starts, shape (n,), and an array of shape (5, n): open, high, low, close, volume.
+    archived: whether bars of the symbol were: those that later features look back to are among them then.
+    Returns their starts, shape (n,), and an array of shape (5, n): open, high, low, close, volume.
     """
     row = _arrays(
         connection,
-        query("select_bars"),
+        query("select_history" if archived else "select_bars"),
         {"symbol": symbol, "stale_from": stale_from, "lookback": LOOKBACK_BARS},
     )
     if row is None:
