@@ -31,10 +31,11 @@ test-fast: setup ## The tests without Airflow and browser
 test-second-python: setup ## The unit tests on the other supported Python, where the machine has it
 	@include/standalone/second_python.sh
 
-lint: setup ## Check style, types and pins; changes nothing
+lint: setup ## Check style, types, configuration and pins; changes nothing
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+	@$(PYTHON_OF_VENV) -m include.mltrading validate
 	@include/standalone/constraints.sh check
 
 bench: setup ## Measure against the floor, into bench.json (ONLY=engine|endurance|queries|monitor|airflow: that part)

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        exit_code: int = options.command(options, Settings.from_environment())
+        # `validate` tells what is wrong with the environment beside everything else.
+        settings = Settings.read()[0] if options.command is _validate else Settings.from_environment()
+        exit_code: int = options.command(options, settings)
     except MLTradingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -97,6 +99,22 @@ def _parser() -> argparse.ArgumentParser:
     alerts = add("alerts", _alerts, "list what people were told, or send a sample of each mail")
     alerts.add_argument("action", choices=["list", "test"])
     alerts.add_argument("--days", type=float, default=7, help="list: how far back (default: 7)")
+    archive = add("archive", _archive, "move old bars and their features into files, or back")
+    way = archive.add_mutually_exclusive_group(required=True)
+    way.add_argument(
+        "--before", metavar="DATE", help="archive what is older: written, compared, then deleted"
+    )
+    way.add_argument("--import", dest="paths", nargs="+", metavar="PATH", help="bring archives back")
+    archive.add_argument(
+        "--directory", metavar="DIR", help="for the files (default: archive/ in the state folder)"
+    )
+    archive.add_argument(
+        "--symbols", help="comma-separated, such as AAPL,MSFT (default: all that are stored)"
+    )
+    maintain = add("maintain", _maintain, "prune old records, vacuum, tell sizes and growth")
+    maintain.add_argument(
+        "--history-days", type=int, default=90, metavar="N", help="older records go (default: 90)"
+    )
     add("validate", _validate, "check all configuration")
     backup = add("backup", _backup, "back the market database up, and prove the backup good")
     where = backup.add_mutually_exclusive_group(required=True)
@@ -198,14 +216,18 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         lines = [f"{column:<22} {value:.1e}" for column, value in worst.items()]
         _print(options, worst, "largest relative difference per feature\n" + "\n".join(lines))
         return 0
+    from include.mltrading.config import load_deployments
+    from include.mltrading.monitor.diagnosis import diagnose, in_words
     from include.mltrading.pipeline.quality import Missing, listing
 
-    found = check.health(settings)
+    diagnosis = diagnose(settings)
+    found = diagnosis.data
     missing = [Missing(**row) for row in found["missing_bars"]]
     milliseconds = found["query_milliseconds"]
+    system = "\n".join(in_words(diagnosis, load_deployments(settings.deployments_file)))
     _print(
         options,
-        found,
+        diagnosis.as_document(),
         f"database        ok, queries in {', '.join(f'{ms:g} ms' for ms in milliseconds.values())}\n"
         f"latest bar      {found['latest_bar']} ({check.age(found['latest_bar'])})\n"
         f"symbols         {found['symbols']}, without bars: {_names(found['symbols_without_bars'])}\n"
@@ -213,7 +235,8 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         f"features of the last day  {found['features_of_the_last_day']}\n"
         f"missing bars    of the last {check.CHECKED_SESSIONS} sessions: {listing(missing)}\n"
         f"quarantine      {found['quarantined_bars']} refused bars; `quarantine list` shows them\n"
-        f"last backup     {found['last_backup']} ({check.age(found['last_backup'])})",
+        f"last backup     {found['last_backup']} ({check.age(found['last_backup'])})\n"
+        f"{system}",
     )
     return 1 if found["symbols_without_bars"] else 0
 
@@ -272,12 +295,82 @@ def _alerts(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _validate(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.pipeline.validate import validate
+def _archive(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.market.symbols import parse_symbols
+    from include.mltrading.pipeline import archive
 
-    validate(settings)
-    _print(options, {"valid": True}, "the configuration is valid")
-    return 0
+    symbols = None if options.symbols is None else parse_symbols(options.symbols.split(","))
+    if options.paths is not None:
+        if symbols is not None or options.directory is not None:
+            raise UsageError("--import takes its paths only: leave out --symbols and --directory")
+        found = archive.manifests([Path(path) for path in options.paths])
+        with _Progress(options, len(found)) as progress:
+            moved = archive.bring_back(settings, found, progress.done)
+        verb = "imported"
+    else:
+        try:
+            day = date.fromisoformat(options.before)
+        except ValueError:
+            raise UsageError(f"--before {options.before!r}: give a date, such as 2025-01-31") from None
+        folder = Path(options.directory) if options.directory else archive.default_folder()
+        with _Progress(options, archive.most_symbols(settings)) as progress:
+            moved = archive.archive_before(settings, day, folder, symbols, progress.done)
+        verb = f"archived in {folder / f'before-{day}'}"
+    failed = [item for item in moved if item.error]
+    for item in failed:
+        print(f"error: {item.error}", file=sys.stderr)
+    totals: dict[str, int] = {}
+    for item in moved:
+        for table, rows in item.rows.items():
+            totals[table] = totals.get(table, 0) + rows
+    lines = [f"{table:<24} {rows:>9} rows" for table, rows in totals.items()]
+    changed = sum(bool(item.rows) for item in moved)
+    idle = len(moved) - changed - len(failed)
+    lines.append(f"{changed} symbols {verb}; {idle} had nothing to do, {len(failed)} failed")
+    _print(options, {"symbols": [item._asdict() for item in moved], "rows": totals}, "\n".join(lines))
+    return 1 if failed else 0
+
+
+def _maintain(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.pipeline.maintain import maintain
+
+    with _Progress(options) as progress:
+        done = maintain(settings, options.history_days, progress.done)
+    lines = [
+        f"ledger    {done.pruned} tries of before {done.history_days} days ago deleted",
+        f"airflow   {done.airflow}",
+        f"{'table':<36} {'MB':>9} {'rows':>11} {'dead':>8}   grown",
+    ]
+    for table in done.tables:
+        grown = (
+            "first time"
+            if table.since is None or table.grown_bytes is None
+            else f"{table.grown_bytes / 1e6:+.1f} MB, {table.grown_rows:+} rows since {table.since:%Y-%m-%d}"
+        )
+        note = "" if table.vacuumed else "  (not vacuumed: another role's, or in use)"
+        lines.append(
+            f"{table.name:<36} {table.bytes / 1e6:>9.1f} {table.rows:>11} {table.dead_rows:>8}   "
+            f"{grown}{note}"
+        )
+    lines.append(f"{'index':<36} {'MB':>9} {'scans':>11}")
+    lines.extend(
+        f"{index.name:<36} {index.bytes / 1e6:>9.1f} {index.scans:>11}"
+        + ("   never used" if not index.scans and not index.needed else "")
+        for index in done.indexes
+    )
+    _print(options, asdict(done), "\n".join(lines))
+    return 1 if done.airflow_failed else 0
+
+
+def _validate(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.pipeline.validate import problems
+
+    found = problems()
+    for problem in found:
+        print(f"error: {problem}", file=sys.stderr)
+    if options.json or not found:
+        _print(options, {"valid": not found, "problems": found}, "the configuration is valid")
+    return UsageError.exit_code if found else 0
 
 
 def _backup(options: argparse.Namespace, settings: Settings) -> int:
@@ -441,8 +534,11 @@ class _Progress:
             self._bar.stop()
 
     def __call__(self, outcome: Outcome) -> None:
+        self.done(outcome.symbol)
+
+    def done(self, name: str) -> None:
         if self._bar:
-            self._bar.update(self._task, advance=1, description=outcome.symbol, refresh=True)
+            self._bar.update(self._task, advance=1, description=name, refresh=True)
 
     def stage(self, description: str, done: int, total: int | None) -> None:
         """What is being done, how much of it is done, and of how much."""

@@ -49,30 +49,47 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Settings from MLTRADING_* variables; an empty variable counts as unset.
 
-        Raises UsageError naming the variable and what it takes.
+        Raises UsageError naming each wrong variable and what it takes, one a line.
         """
-        return cls(
+        settings, problems = cls.read(environment)
+        if problems:
+            raise UsageError("\n".join(problems))
+        return settings
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> tuple[Settings, list[str]]:
+        """Settings with defaults in the place of wrong values, and what is wrong, one text for each."""
+        problems: list[str] = []
+
+        def number(name: str, kind: Callable[[str], _Number], default: _Number, least: _Number) -> _Number:
+            try:
+                return _number(environment, name, kind, default, least)
+            except UsageError as error:
+                problems.append(str(error))
+                return default
+
+        try:
+            yahoo_url = _url(environment, "MLTRADING_YAHOO_URL")
+        except UsageError as error:
+            problems.append(str(error))
+            yahoo_url = None
+        settings = cls(
             database_url=environment.get("MLTRADING_DATABASE_URL") or None,
-            yahoo_url=_url(environment, "MLTRADING_YAHOO_URL"),
-            yahoo_requests_per_second=_number(
-                environment, "MLTRADING_YAHOO_REQUESTS_PER_SECOND", float, cls.yahoo_requests_per_second, 0.01
+            yahoo_url=yahoo_url,
+            yahoo_requests_per_second=number(
+                "MLTRADING_YAHOO_REQUESTS_PER_SECOND", float, cls.yahoo_requests_per_second, 0.01
             ),
             symbols_file=_path(environment, "MLTRADING_SYMBOLS_FILE", cls.symbols_file),
             deployments_file=_path(environment, "MLTRADING_DEPLOYMENTS_FILE", cls.deployments_file),
-            symbols_per_task=_number(environment, "MLTRADING_SYMBOLS_PER_TASK", int, cls.symbols_per_task, 1),
-            symbol_seconds=_number(environment, "MLTRADING_SYMBOL_SECONDS", int, cls.symbol_seconds, 1),
-            symbol_cpu_seconds=_number(
-                environment, "MLTRADING_SYMBOL_CPU_SECONDS", int, cls.symbol_cpu_seconds, 1
-            ),
-            symbol_memory_mb=_number(
-                environment, "MLTRADING_SYMBOL_MEMORY_MB", int, cls.symbol_memory_mb, 32
-            ),
-            collect_memory_mb=_number(
-                environment, "MLTRADING_COLLECT_MEMORY_MB", int, cls.collect_memory_mb, 32
-            ),
+            symbols_per_task=number("MLTRADING_SYMBOLS_PER_TASK", int, cls.symbols_per_task, 1),
+            symbol_seconds=number("MLTRADING_SYMBOL_SECONDS", int, cls.symbol_seconds, 1),
+            symbol_cpu_seconds=number("MLTRADING_SYMBOL_CPU_SECONDS", int, cls.symbol_cpu_seconds, 1),
+            symbol_memory_mb=number("MLTRADING_SYMBOL_MEMORY_MB", int, cls.symbol_memory_mb, 32),
+            collect_memory_mb=number("MLTRADING_COLLECT_MEMORY_MB", int, cls.collect_memory_mb, 32),
             smtp_url=environment.get("MLTRADING_SMTP_URL") or None,
             verify_database=environment.get("MLTRADING_VERIFY_DATABASE") or None,
         )
+        return settings, problems
 
 
 def _number(

@@ -18,7 +18,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 from cryptography.fernet import Fernet
 
-from include.mltrading.airflow.apply_settings import DEFAULT_FILE
+from include.mltrading.airflow_settings import DEFAULT_FILE
 from include.standalone.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.integration

@@ -18,7 +18,7 @@ from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
 from airflow.serialization.serialized_objects import SerializedDAG
 
 from include.mltrading.airflow import alerts
-from include.mltrading.airflow.apply_settings import load_settings
+from include.mltrading.airflow_settings import load_settings
 from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.settings import PROJECT_ROOT, Settings
 

@@ -20,7 +20,8 @@ from airflow.providers.celery.get_provider_info import get_provider_info
 from compose_files import COMPOSE, OVERRIDE, ROOT, VARIABLE, env_file, ignored_by_the_image, load, services
 
 from include.mltrading.__main__ import _parser
-from include.mltrading.airflow.apply_settings import AirflowSettings, load_settings, main
+from include.mltrading.airflow.apply_settings import main
+from include.mltrading.airflow_settings import AirflowSettings, load_settings
 from include.mltrading.errors import UsageError
 
 SETTINGS = "airflow_settings.yaml"

@@ -5,11 +5,25 @@ from __future__ import annotations
 import smtplib
 from collections.abc import Sequence
 from email.message import EmailMessage
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from include.mltrading.errors import MLTradingError, UsageError
 
 _TIMEOUT_SECONDS = 30
+
+
+def parts_of(url: str) -> SplitResult:
+    """The parts of a mail server's URL. Raises UsageError, which shows no password, for another one."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.hostname is not None and (parts.port or True)
+    except ValueError:
+        usable, parts = False, urlsplit("")
+    if not usable or parts.scheme not in ("smtp", "smtp+starttls", "smtps"):
+        raise UsageError(
+            "MLTRADING_SMTP_URL: give smtp://host:25, smtp+starttls://user:password@host:587 or smtps://…"
+        )
+    return parts
 
 
 def send(url: str, messages: Sequence[EmailMessage]) -> None:
@@ -17,15 +31,8 @@ def send(url: str, messages: Sequence[EmailMessage]) -> None:
 
     Raises UsageError for another URL, MLTradingError when the server does not take them.
     """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if host is None or parts.scheme not in ("smtp", "smtp+starttls", "smtps"):
-        raise UsageError(
-            "MLTRADING_SMTP_URL: give smtp://host:25, smtp+starttls://user:password@host:587 or smtps://…"
-        )
+    parts = parts_of(url)
+    host, port = parts.hostname or "", parts.port
     try:
         kind = smtplib.SMTP_SSL if parts.scheme == "smtps" else smtplib.SMTP
         with kind(host, port or 0, timeout=_TIMEOUT_SECONDS) as client:

@@ -38,7 +38,8 @@ def parse_symbols(texts: Iterable[str]) -> list[str]:
 def read_symbols_file(path: Path) -> list[str]:
     """The universe: one symbol a line, `#` starts a comment.
 
-    Raises UsageError naming the file and the line of a malformed or repeated symbol, or a file without any.
+    Raises UsageError naming the file and each line with a malformed or repeated symbol, or a file without
+    any.
     """
     try:
         # "-sig": editors on Windows begin a file with a mark.
@@ -51,6 +52,7 @@ def read_symbols_file(path: Path) -> list[str]:
     except UnicodeDecodeError:
         raise UsageError(f"symbols file {path}: is not UTF-8 text; save it as plain text") from None
     seen: dict[str, int] = {}
+    problems = []
     for number, line in enumerate(lines, start=1):
         text = line.split("#", 1)[0].strip()
         if not text:
@@ -58,13 +60,15 @@ def read_symbols_file(path: Path) -> list[str]:
         try:
             symbol = parse_symbol(text)
         except UsageError as error:
-            raise UsageError(f"symbols file {path}, line {number}: {error}") from None
-        if symbol in seen:
-            raise UsageError(
+            problems.append(f"symbols file {path}, line {number}: {error}")
+            continue
+        if seen.setdefault(symbol, number) != number:
+            problems.append(
                 f"symbols file {path}, line {number}: {symbol} stands already on line {seen[symbol]}; "
                 "remove one"
             )
-        seen[symbol] = number
+    if problems:
+        raise UsageError("\n".join(problems))
     if not seen:
         raise UsageError(f"symbols file {path}: holds no symbol; write one ticker a line, such as AAPL")
     return list(seen)

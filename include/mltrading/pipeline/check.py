@@ -102,7 +102,8 @@ def recompute(settings: Settings, count: int) -> dict[str, float]:
 
     from include.mltrading.features.compute import compute
     from include.mltrading.features.definitions import COLUMNS, FEATURES
-    from include.mltrading.store import feature_table
+    from include.mltrading.store import feature_table, market_data
+    from include.mltrading.store.arrays import as_start
 
     worst = dict.fromkeys(COLUMNS, 0.0)
     in_dollars = np.array([feature.unit == "USD" for feature in FEATURES])
@@ -115,7 +116,10 @@ def recompute(settings: Settings, count: int) -> dict[str, float]:
                 "no symbol has up-to-date features: run `python -m include.mltrading features`"
             )
         for symbol in symbols:
-            starts, bars = feature_table.select_bars(connection, symbol, None)
+            since = market_data.archived_before(connection, symbol)
+            starts, bars = feature_table.select_bars(connection, symbol, since, archived=since is not None)
+            first = 0 if since is None else int(np.searchsorted(starts, as_start(since)))
+            starts = starts[first:]
             features = feature_table.select_features(connection, symbol)
             stored = features.values[features.current]
             if not np.array_equal(starts, features.starts[features.current]):
@@ -123,14 +127,14 @@ def recompute(settings: Settings, count: int) -> dict[str, float]:
                     f"{symbol}: {len(starts)} final bars but {len(stored)} feature rows; "
                     f"run `python -m include.mltrading features --full --symbols {symbol}`"
                 )
-            expected = compute(*bars)
+            expected = compute(*bars)[first:]
             if not np.array_equal(np.isnan(expected), np.isnan(stored)):
                 raise MLTradingError(
                     f"{symbol}: a feature is defined in the table or by the formula, but not by both; "
                     f"run `python -m include.mltrading features --full --symbols {symbol}`"
                 )
             # A value far below the size of what it is made of is rounding, not a value to divide by.
-            size = np.where(in_dollars, bars[3][:, None], np.where(in_hundreds, 100.0, 1.0))
+            size = np.where(in_dollars, bars[3][first:, None], np.where(in_hundreds, 100.0, 1.0))
             scale = np.maximum(np.abs(expected), 1e-3 * size)
             difference = np.nan_to_num(np.abs(stored - expected) / scale).max(axis=0)
             for column, value in zip(COLUMNS, difference, strict=True):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from include.mltrading.errors import NoBarsError
+from include.mltrading.errors import MLTradingError, NoBarsError, UsageError
 from include.mltrading.market.bars import Bar, RefusedBar, screen
 from include.mltrading.market.calendar import grid, sessions_between
 from include.mltrading.market.splits import Adjustment, rebased, reconcile
@@ -56,7 +56,7 @@ class Collection:
 
         Raises YahooError when the vendor does not deliver, NoBarsError when it delivers none of the bars
         that the exchange had in the window, PostponedError when the rate limit lasts longer than the task,
-        UsageError when the database holds another source's data.
+        UsageError when the database holds another source's data or the window's bars were archived.
         """
         begun = datetime.now(UTC)
         with connect(self.settings) as connection:
@@ -71,6 +71,7 @@ class Collection:
                 good, refused = self._screened(reply, start)
                 with connection.transaction():
                     market_data.lock_symbol(connection, symbol)
+                    _require_not_archived(connection, symbol, start)
                     adjustment = _reconciled(connection, reply, good, start, end)
                     oldest = market_data.oldest_bar(connection, symbol)
                     # History moves to a new basis: what the vendor serves of it is better than what we scale.
@@ -89,6 +90,15 @@ class Collection:
     def _first_instant(self, connection: Connection, symbol: str) -> datetime:
         """Where the symbol's window starts: a scheduled one reaches back to bars that are still missing."""
         start = self.window.first_instant(market_data.last_final_bar(connection, symbol))
+        archived = market_data.archived_before(connection, symbol)
+        if archived is not None and start < archived:
+            if self.window.end <= archived:
+                raise UsageError(
+                    f"{symbol}: its bars before {archived:%Y-%m-%d} were archived, and the window ends "
+                    "before that: `python -m include.mltrading archive --import` brings them back"
+                )
+            log.warning("%s: bars before %s were archived and are left alone", symbol, f"{archived:%Y-%m-%d}")
+            return archived
         if self.window.sessions is None:
             return start
         holes = missing_bars(
@@ -166,6 +176,16 @@ class Collection:
             )
         changed = written.bars + retracted + sum(restated.values())
         return market_data.Written(changed, written.revised)
+
+
+def _require_not_archived(connection: Connection, symbol: str, start: datetime) -> None:
+    """Raise MLTradingError when bars of the window were archived while the vendor was asked for them."""
+    archived = market_data.archived_before(connection, symbol)
+    if archived is not None and start < archived:
+        raise MLTradingError(
+            f"{symbol}: its bars before {archived:%Y-%m-%d} were archived while they were fetched; nothing "
+            "was stored, run the task again"
+        )
 
 
 def _reconciled(

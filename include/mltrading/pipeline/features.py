@@ -62,7 +62,9 @@ class FeatureComputation:
         full = self.full or state.feature_version != FEATURE_VERSION
         if not full and state.stale_from is None:
             return np.empty(0, dtype="datetime64[us]"), np.empty((0, len(COLUMNS)))
-        since = None if full else state.stale_from
-        starts, bars = feature_table.select_bars(connection, symbol, since)
+        since = state.recompute_from(full=full)
+        starts, bars = feature_table.select_bars(
+            connection, symbol, since, archived=state.archived_before is not None
+        )
         first = 0 if since is None else int(np.searchsorted(starts, as_start(since)))
         return starts[first:], compute(*bars)[first:]

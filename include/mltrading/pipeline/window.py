@@ -15,6 +15,7 @@ from include.mltrading.market.calendar import last_sessions
 VENDOR_DAYS = 729
 NEW_SYMBOL_DAYS = 366
 
+MOST_SESSIONS = 60
 SESSIONS_PATTERN = r"^([1-9]|[1-5][0-9]|60)d$"
 PERIODS = ("1mo", "2mo", "3mo", "6mo", "9mo", "1y", "18mo", "2y")
 _DAYS_IN = {"mo": 30.5, "y": 365.25}

@@ -20,12 +20,20 @@ _NO_STARTS: Starts = np.empty(0, dtype="datetime64[us]")
 class State(NamedTuple):
     """From which bar on the symbol's features are stale (None: up to date), and their version.
 
-    features_until: the bar of the newest feature row, None without one.
+    features_until: the bar of the newest feature row, None without one. archived_before: bars before it were
+    archived (None: none were).
     """
 
-    stale_from: datetime | None
-    feature_version: str | None
-    features_until: datetime | None
+    stale_from: datetime | None = None
+    feature_version: str | None = None
+    features_until: datetime | None = None
+    archived_before: datetime | None = None
+
+    def recompute_from(self, *, full: bool) -> datetime | None:
+        """The first instant whose features are computed (None: the first bar): never of an archived bar."""
+        if full or self.stale_from is None or self.archived_before is None:
+            return self.archived_before if full else self.stale_from
+        return max(self.stale_from, self.archived_before)
 
 
 class StoredFeatures(NamedTuple):
@@ -42,19 +50,20 @@ class StoredFeatures(NamedTuple):
 def lock_state(connection: Connection, symbol: str) -> State:
     """The symbol's state, held until the transaction ends; all None for a symbol without bars."""
     row = connection.execute(query("lock_symbol_state"), {"symbol": symbol}).fetchone()
-    return State(*row) if row else State(None, None, None)
+    return State(*row) if row else State()
 
 
 def select_bars(
-    connection: Connection, symbol: str, stale_from: datetime | None
+    connection: Connection, symbol: str, stale_from: datetime | None, *, archived: bool = False
 ) -> tuple[Starts, NDArray[np.float64]]:
     """Final bars from LOOKBACK_BARS before `stale_from` (None: all of them), in time order.
 
+    archived: whether bars of the symbol were: those that later features look back to are among them then.
     Returns their starts, shape (n,), and an array of shape (5, n): open, high, low, close, volume.
     """
     row = _arrays(
         connection,
-        query("select_bars"),
+        query("select_history" if archived else "select_bars"),
         {"symbol": symbol, "stale_from": stale_from, "lookback": LOOKBACK_BARS},
     )
     if row is None:

@@ -71,6 +71,12 @@ def oldest_bar(connection: Connection, symbol: str) -> datetime | None:
     return row[0] if row else None
 
 
+def archived_before(connection: Connection, symbol: str) -> datetime | None:
+    """Bars of the symbol before this instant were archived; None where none were."""
+    row = connection.execute(query("archived_before"), {"symbol": symbol}).fetchone()
+    return row[0] if row else None
+
+
 def upsert_bars(
     connection: Connection,
     symbol: str,

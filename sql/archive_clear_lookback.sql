@@ -1,0 +1,1 @@
+DELETE FROM lookback_bars WHERE symbol = %(symbol)s

@@ -1,0 +1,1 @@
+COPY (SELECT * FROM {staged} ORDER BY timestamp) TO STDOUT (FORMAT csv, HEADER)

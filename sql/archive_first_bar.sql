@@ -1,0 +1,1 @@
+SELECT min(timestamp) FROM {staged} WHERE is_final

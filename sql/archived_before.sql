@@ -1,0 +1,1 @@
+SELECT archived_before FROM symbol_state WHERE symbol = %(symbol)s

@@ -1,0 +1,238 @@
+"""`validate` finds what a run would trip over, all of it at once, and everything that starts calls it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from include.mltrading.pipeline import validate
+from include.mltrading.settings import PROJECT_ROOT, Settings
+
+Write = Callable[[Callable[[dict[str, Any]], object]], list[str]]
+
+
+def content(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text())
+    return loaded
+
+
+def test_what_is_shipped_is_valid() -> None:
+    assert validate.problems({}) == []
+
+
+@pytest.fixture
+def with_deployments(tmp_path: Path) -> Write:
+    """The problems of the shipped deployments.yaml after a change."""
+
+    def call(change: Callable[[dict[str, Any]], object]) -> list[str]:
+        changed = content(Settings().deployments_file)
+        change(changed)
+        path = tmp_path / "deployments.yaml"
+        path.write_text(yaml.safe_dump(changed))
+        return validate.problems({"MLTRADING_DEPLOYMENTS_FILE": str(path)})
+
+    return call
+
+
+COLLECTION, FEATURES = "yahoo-production-data-collection", "feature-engineering-production-subprocess"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c["schedule_types"]["market_hours"].update(cron="0 9-25 * * *"), "market_hours.cron"),
+        (lambda c: c["schedule_types"]["market_hours"].update(timezone="New_York"), "market_hours.timezone"),
+        (
+            lambda c: c["schedule_types"]["market_hours_offset"].update(cron="5 10-16 * * 1-5"),
+            f"deployments.{FEATURES} has not one tick after each of {COLLECTION}, as after Mon 09:00",
+        ),
+        (
+            lambda c: c["schedule_types"]["market_hours_offset"].update(cron="*/30 9-16 * * 1-5"),
+            "has not one tick",
+        ),
+        (
+            lambda c: c["deployments"][COLLECTION].update(expected_runtime_minutes=45),
+            f"deployments.{COLLECTION}.expected_runtime_minutes",
+        ),
+        (lambda c: c["pipeline"].update(gate_timeout_minutes=60), "pipeline.gate_timeout_minutes"),
+        (lambda c: c["pipeline"].update(gate_timeout_minutes=5), "the gate would give up before it is late"),
+        (lambda c: c["pipeline"].update(gate_missing_run_minutes=50), "pipeline.gate_missing_run_minutes"),
+        (lambda c: c["pipeline"].update(gate_poke_seconds=3000), "pipeline.gate_poke_seconds"),
+        (
+            lambda c: c["pipeline"].update(finality_delay_minutes=90),
+            "alerts.thresholds.missing_bars_after_minutes",
+        ),
+        (
+            lambda c: c["deployments"][FEATURES].update(alert_threshold_hours=0.2),
+            f"deployments.{FEATURES}.alert_threshold_hours",
+        ),
+        (lambda c: c["deployments"][FEATURES].update(priority=3), "priority 3 stands more than once"),
+        (
+            lambda c: c["dashboard"]["primary_deployments"].append(FEATURES),
+            f"dashboard.primary_deployments: {FEATURES}",
+        ),
+        (lambda c: c["pipeline"].update(start_date="2999-01-01"), "pipeline.start_date 2999-01-01"),
+        (lambda c: c["alerts"].update(addressees=["nobody"]), "alerts.addressees"),
+        (lambda c: c["alerts"]["quiet_minutes"].pop("disk_low"), "quiet_minutes lacks disk_low"),
+        (lambda c: c["alerts"]["thresholds"].update(disk_free_share=2), "alerts.thresholds.disk_free_share"),
+    ],
+)
+def test_a_contradiction_in_the_deployments_is_named(
+    with_deployments: Write, change: Callable[[dict[str, Any]], object], named: str
+) -> None:
+    [problem] = [text for text in with_deployments(change) if named in text]
+    assert "deployments.yaml" in problem
+
+
+@pytest.fixture
+def with_airflow_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """The problems of the shipped airflow_settings.yaml after a change."""
+
+    def call(change: Callable[[dict[str, Any]], object]) -> list[str]:
+        changed = content(validate.DEFAULT_FILE)
+        change(changed["airflow"])
+        path = tmp_path / "airflow_settings.yaml"
+        path.write_text(yaml.safe_dump(changed))
+        monkeypatch.setattr(validate, "DEFAULT_FILE", path)
+        return validate.problems({})
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c["pools"].pop(0), "pool yahoo_api is missing"),
+        (lambda c: c["pools"].pop(2), "pool sensors is missing"),
+        (lambda c: c["pools"][0].update(pool_slot=50), "pool yahoo_api has 50 slots: give at most 5"),
+        (lambda c: c["pools"][1].update(pool_slot=11), "pool market_db has 11 slots: give at most 10"),
+        (lambda c: c["connections"].pop(0), "connection mltrading_db is missing"),
+        (lambda c: c["connections"][1].update(conn_type="http"), "connection smtp_default has the type http"),
+        (lambda c: c["pools"][0].update(slots=5), "unknown key airflow.pools.0.slots"),
+    ],
+)
+def test_airflows_settings_are_held_against_the_code(
+    with_airflow_settings: Write, change: Callable[[dict[str, Any]], object], named: str
+) -> None:
+    [problem] = with_airflow_settings(change)
+    assert named in problem
+    assert "airflow_settings.yaml: " in problem
+
+
+def test_a_connection_by_uri_counts_by_its_scheme(with_airflow_settings: Write) -> None:
+    def by_uri(changed: dict[str, Any]) -> None:
+        changed["connections"][0] = {"conn_id": "mltrading_db", "conn_uri": "postgresql://u:p@h/d"}
+
+    assert with_airflow_settings(by_uri) == []
+
+
+def test_dag_files_are_held_against_the_deployments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in validate.DAGS_FOLDER.glob("*.py"):
+        (tmp_path / path.name).write_text(path.read_text())
+    (tmp_path / "yahoo_production_data_collection.py").rename(tmp_path / "yahoo.py")
+    (tmp_path / "complete_data_and_features_ondemand.py").unlink()
+    (tmp_path / "other.py").write_text('DAG_ID = "other"\n')
+    monkeypatch.setattr(validate, "DAGS_FOLDER", tmp_path)
+    found = validate.problems({})
+    assert len(found) == 3
+    assert "other.py: DAG_ID 'other' is not in deployments.yaml" in found[0]
+    assert "yahoo.py: name it yahoo_production_data_collection.py" in found[1]
+    assert "no file has the DAG complete-data-and-features-ondemand" in found[2]
+
+
+def test_a_missing_statement_and_a_missing_column_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in validate.SQL_FOLDER.glob("*.sql"):
+        (tmp_path / path.name).write_text(path.read_text())
+    (tmp_path / "lock_symbol.sql").unlink()
+    (tmp_path / "archive_take.sql").unlink()
+    monkeypatch.setattr(validate, "SQL_FOLDER", tmp_path)
+    monkeypatch.setattr(validate, "COLUMNS", (*validate.COLUMNS, "another"))
+    found = validate.problems({})
+    assert [text.rpartition("/")[2].partition(" ")[0] for text in found] == [
+        "archive_take.sql", "lock_symbol.sql",
+        "upsert_features.sql", "copy_features.sql", "select_features.sql",
+    ]  # fmt: skip
+    assert all("another" in text for text in found[2:])
+
+
+def test_no_statement_lies_unused_in_the_sql_folder() -> None:
+    code = "".join(path.read_text() for path in (PROJECT_ROOT / "include" / "mltrading").rglob("*.py"))
+    unused = [path.stem for path in validate.SQL_FOLDER.glob("*.sql") if f'"{path.stem}"' not in code]
+    assert unused == ["roles"]
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    symbols, deployments = tmp_path / "symbols.txt", tmp_path / "deployments.yaml"
+    symbols.write_text("AAPL\n$\nMSFT\nAAPL\n")
+    changed = content(Settings().deployments_file)
+    changed["pipeline"].update(gate_timeout_minutes=61, gate_poke_seconds=9999)
+    deployments.write_text(yaml.safe_dump(changed))
+    found = validate.problems(
+        {
+            "MLTRADING_SYMBOLS_FILE": str(symbols),
+            "MLTRADING_DEPLOYMENTS_FILE": str(deployments),
+            "MLTRADING_SYMBOLS_PER_TASK": "none",
+            "MLTRADING_YAHOO_URL": "yahoo",
+            "MLTRADING_DATABASE_URL": "market",
+            "MLTRADING_SMTP_URL": "mail:25",
+            "MLTRADING_SYMBOL_FILE": "typo",
+        }
+    )
+    for part in (
+        "MLTRADING_SYMBOLS_PER_TASK='none'", "MLTRADING_YAHOO_URL='yahoo'", "MLTRADING_DATABASE_URL is not",
+        "MLTRADING_SMTP_URL", "MLTRADING_SYMBOL_FILE: no such setting, did you mean MLTRADING_SYMBOLS_FILE?",
+        "line 2: '$'", "line 4: AAPL stands already on line 1", "pipeline.gate_timeout_minutes",
+        "pipeline.gate_poke_seconds",
+    ):  # fmt: skip
+        assert len([text for text in found if part in text]) == 1, part
+    assert len(found) == 9
+
+
+def test_more_symbols_than_can_be_mapped_name_the_number_that_helps(tmp_path: Path) -> None:
+    path = tmp_path / "symbols.txt"
+    path.write_text("\n".join(f"S{number}" for number in range(1025)))
+    environment = {"MLTRADING_SYMBOLS_FILE": str(path), "MLTRADING_YAHOO_REQUESTS_PER_SECOND": "100"}
+    [problem] = validate.problems(environment)
+    assert "MLTRADING_SYMBOLS_PER_TASK to at least 2" in problem
+    assert validate.problems({**environment, "MLTRADING_SYMBOLS_PER_TASK": "2"}) == []
+
+
+def test_every_variable_that_the_code_reads_is_known_and_no_other() -> None:
+    read = set()
+    for path in (PROJECT_ROOT / "include").rglob("*.py"):
+        if path.name != "validate.py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    read |= {node.value} & set(re.findall(r"^MLTRADING_[A-Z_]+[A-Z]$", node.value))
+    assert read == validate.VARIABLES | validate.INTERNAL_VARIABLES
+
+
+def test_everything_that_starts_validates_first() -> None:
+    command = "python -m include.mltrading validate"
+    for name in ("docker-compose.yaml", "docker-compose.override.yml"):
+        text = (PROJECT_ROOT / name).read_text()
+        assert text.index(command) < text.index("airflow db migrate"), name
+    lint = (PROJECT_ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    assert "-m include.mltrading validate" in lint
+    assert "make lint" in (PROJECT_ROOT / ".ci" / "run").read_text()
+    for name, function in (
+        ("include/standalone/run.py", "main"),
+        ("include/mltrading/pipeline/task.py", "_prepare_database"),
+    ):
+        [body] = [
+            node for node in ast.parse((PROJECT_ROOT / name).read_text()).body
+            if isinstance(node, ast.FunctionDef) and node.name == function
+        ]  # fmt: skip
+        calls = [
+            node.func.id for node in ast.walk(body)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        ]  # fmt: skip
+        assert "validate" in calls, name
