@@ -84,7 +84,8 @@ class Pipeline(_Section):
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Address = Annotated[str, Field(pattern=r"^[^@\s,;<>]+@[^@\s,;<>]+$")]
+# ASCII alone: many servers take no others, and one address that is not would keep the mail from all.
+Address = Annotated[str, Field(pattern=r"^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9.-]+$")]
 
 
 class Thresholds(_Section):

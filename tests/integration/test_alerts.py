@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -263,6 +265,105 @@ def test_without_a_connection_to_a_mail_server_one_line_says_so(
     assert deliver(market, deployments) == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "correct the connection smtp_default" in caplog.text
+
+
+class Silent:
+    """A server that takes connections and never says a word. port: its own; calls: connections taken."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._taken: list[socket.socket] = []
+
+    @property
+    def calls(self) -> int:
+        """How many have called so far."""
+        self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._taken.append(self._socket.accept()[0])
+        return len(self._taken)
+
+    def close(self) -> None:
+        for taken in (*self._taken, self._socket):
+            taken.close()
+
+
+def test_a_mail_server_that_hangs_is_not_waited_for_long_nor_again_at_once(
+    market: Connection, catcher: MailCatcher, deployments: Deployments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = Silent()
+    with contextlib.closing(silent), monkeypatch.context() as patched:
+        # The connection itself would wait for a minute, five times more.
+        patched.setenv(
+            "AIRFLOW_CONN_SMTP_DEFAULT",
+            f"smtp://127.0.0.1:{silent.port}/?disable_ssl=true&disable_tls=true&timeout=60",
+        )
+        patched.setattr("include.mltrading.airflow.mail._MOST_SECONDS", 2)
+        open_alert(market, alert(), deployments.alerts)
+        open_alert(market, alert("run_failed", "another"), deployments.alerts)
+        for _ in range(3):
+            assert deliver(market, deployments) == 0
+        assert silent.calls == 1
+    pass_time(market, 5)
+    assert deliver(market, deployments) == 2
+
+
+def test_an_addressee_that_is_refused_keeps_no_mail_from_the_others(
+    market: Connection, catcher: MailCatcher, deployments: Deployments, caplog: pytest.LogCaptureFixture
+) -> None:
+    alerts = deployments.alerts.model_copy(update={"addressees": ["gone@localhost", "here@localhost"]})
+    both = deployments.model_copy(update={"alerts": alerts})
+    catcher.refused = {"gone@localhost"}
+    open_alert(market, alert(), both.alerts)
+    assert deliver(market, both) == 1
+    assert "gone@localhost" in caplog.text
+    assert len(catcher.mails) == 1
+
+
+def test_a_mail_that_nobody_may_get_stays_due_and_holds_up_no_other(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    catcher.refused = {"ops@localhost"}
+    open_alert(market, alert(), deployments.alerts)
+    assert deliver(market, deployments) == 0
+    catcher.refused = set()
+    open_alert(market, alert("run_failed", "another"), deployments.alerts)
+    assert deliver(market, deployments) == 1
+    pass_time(market, 3)
+    assert deliver(market, deployments) == 1
+
+
+def test_any_text_in_an_error_reaches_the_reader(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    """What PostgreSQL cannot store either: NUL, and half of a surrogate pair."""
+    text = "Zürich 東京 💥 \0 \ud800 <b> & 'quoted' \\u0000 " + "long " * 1000
+    told = dataclasses.replace(
+        alert(),
+        subject=f"{text[:40]} failed",
+        details=Details("look", [("Answer", text)], "Failed", [Item(text)]),
+    )
+    assert open_alert(market, told, deployments.alerts)
+    assert deliver(market, deployments) == 1
+    [mail] = catcher.take()
+    assert "Zürich 東京 💥" in str(mail["Subject"])
+    for part in (text_of(mail), html_of(mail)):
+        assert "Zürich 東京 💥" in part
+    assert "<b>" not in html_of(mail).split("look")[1]
+
+
+def test_a_thousand_failed_symbols_are_one_mail_of_some_pages(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    items = [Item(f"S{number}: collect_symbol: error: gone", "http://h/log") for number in range(1000)]
+    told = dataclasses.replace(alert("run_failed"), details=Details("look", [], "Failed", items))
+    open_alert(market, told, deployments.alerts)
+    deliver(market, deployments)
+    [mail] = catcher.take()
+    assert text_of(mail).count("gone") == 25
+    assert "- and 975 more" in text_of(mail)
+    assert len(mail.as_bytes()) < 30_000
 
 
 def test_an_outage_of_the_database_is_recorded_afterwards_and_its_end_mailed(

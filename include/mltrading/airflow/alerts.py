@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -38,7 +39,10 @@ _CONFIRM = timedelta(seconds=90)
 # What must be remembered while the market database cannot be asked: an Airflow variable.
 _NOTE = "mltrading_database_alert"
 _CLAIM_SECONDS = 60
-_MOST_MAILS = 50
+# A callback has 50 s for everything.
+_MOST_SECONDS = 20.0
+# A mail server that hangs is left alone for so many times the time that it took.
+_PATIENCE = 10
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +211,11 @@ def on_sla_miss(dag: Any, tasks: str, blocking: str, misses: Sequence[Any], inst
 
             for alert in late:
                 open_alert(connection, alert, deployments.alerts)
-            held_up = any(it.dag_id == dag.dag_id for it in open_alerts(connection, ["run_late"]))
+            # Both have told it already: a late run holds up the next ticks, and one that did not start is
+            # late when it does.
+            told = [it.kind for it in open_alerts(connection) if it.dag_id == dag.dag_id]
+            held_up = "run_late" in told
+            behind = [] if "tick_not_started" in told else behind
             if (missed or behind) and not held_up:
                 open_alert(connection, _missed(deployments, dag.dag_id, missed, behind), deployments.alerts)
             sent = deliver(connection, deployments)
@@ -277,14 +285,10 @@ def _late(run: RunFacts, deployments: Deployments, now: datetime, waiting: list[
     unfinished = compat.instances(run.dag_id, run.run_id)
     # What has not been scheduled waits for the others, unless nothing else is left.
     blocking = [it for it in unfinished if it.state != "not started"] or unfinished
+    # A mail shows the first of many: what works, or tries again, before what only waits for its turn.
+    blocking.sort(key=lambda it: it.started_at is None)
     items = [Item(_said(it, symbols), it.log_url) for it in blocking]
-    items += [
-        Item(
-            f"{deployments.deployments[FEATURES].display_name}, {_spoken(other)}, waits for it",
-            other.grid_url,
-        )
-        for other in waiting
-    ]
+    also = deployments.deployments[FEATURES].display_name
     details = Details(
         "Look at what blocks it. A hung task can be cleared in the grid: it is repeated, nothing is lost.",
         [
@@ -292,6 +296,7 @@ def _late(run: RunFacts, deployments: Deployments, now: datetime, waiting: list[
             ("Scheduled" if run.run_type == "scheduled" else "Triggered", in_new_york(run.tick)),
             ("Elapsed", _minutes(now - began)),
             ("Expected", f"{_minutes(limit / deployments.alerts.sla_factor)}, late after {_minutes(limit)}"),
+            *[("Waits for it", f"{also}, {_spoken(other)}") for other in waiting],
             ("Run", run.run_id),
             ("Run in Airflow", run.grid_url),
         ],
@@ -395,10 +400,12 @@ def database_failed(run: RunFacts | None, text: str, *, refused: bool, deploymen
     due = Due(
         alert.details, 0, kind, MANNERS[kind].severity, alert.subject, since, None, True, sent_at
     )  # fmt: skip
+    began = time.monotonic()
     sent = _send_one(compose(due, deployments.alerts.addressees, ""))
     with compat.locked_note(_NOTE) as note:
         state = json.loads(note.text or "{}")
-        state.pop("claimed_at", None)
+        if sent or not _hung(began):
+            state.pop("claimed_at", None)
         if sent:
             state["sent_at"] = datetime.now(UTC).isoformat()
         note.text = json.dumps(state)
@@ -476,9 +483,10 @@ def deliver(connection: Connection, deployments: Deployments) -> int:
     due, sent = claim_mail(connection), 0
     if due is None:
         return 0
+    began, pause = time.monotonic(), 0.0
     try:
         with mail_server() as send:
-            while due is not None and sent < _MOST_MAILS:
+            while due is not None and time.monotonic() < began + _MOST_SECONDS:
                 try:
                     send(compose(due, deployments.alerts.addressees, ""))
                 except MailRefusedError as error:
@@ -489,9 +497,16 @@ def deliver(connection: Connection, deployments: Deployments) -> int:
                 due = claim_mail(connection)
     except MailServerError as error:
         log.warning("%s; the next run tries again", error)
+        if _hung(began):
+            pause = _PATIENCE * (time.monotonic() - began)
     if due is not None:
-        mail_not_sent(connection, due)
+        mail_not_sent(connection, due, pause)
     return sent
+
+
+def _hung(began: float) -> bool:
+    """Whether so much time has passed that a server did not just refuse."""
+    return time.monotonic() > began + 1
 
 
 def _send_one(message: Any) -> bool:

@@ -69,9 +69,20 @@ class Alert:
             "severity": MANNERS[self.kind].severity,
             "dag_id": self.dag_id,
             "run_id": self.run_id,
-            "subject": self.subject,
-            "details": Jsonb(asdict(self.details)),
+            "subject": _storable(self.subject),
+            "details": Jsonb(_storable(asdict(self.details))),
         }
+
+
+def _storable(value: Any) -> Any:
+    """The same, with a sign in place of what PostgreSQL's text cannot hold: NUL, half a surrogate pair."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {name: _storable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    return value
 
 
 @dataclass(frozen=True)
@@ -182,6 +193,6 @@ def mail_sent(connection: Connection, due: Due) -> None:
     connection.execute(query("mail_sent"), {"id": due.id})
 
 
-def mail_not_sent(connection: Connection, due: Due) -> None:
-    """The mail server did not; the next one to send tries again."""
-    connection.execute(query("mail_not_sent"), {"id": due.id})
+def mail_not_sent(connection: Connection, due: Due, pause: float) -> None:
+    """The mail server did not; who sends after the pause (seconds), this one or another, tries again."""
+    connection.execute(query("mail_not_sent"), {"id": due.id, "pause": timedelta(seconds=pause)})
