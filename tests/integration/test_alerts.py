@@ -209,12 +209,13 @@ def test_a_name_cannot_put_a_header_or_a_tag_into_a_mail(
     market: Connection, catcher: MailCatcher, deployments: Deployments
 ) -> None:
     bad = "x\r\nBcc: all@example.com\r\n\r\n<script>alert(1)</script>"
-    told = dataclasses.replace(alert(), subject=bad, details=Details("look", [("Answer", bad)]))
+    told = dataclasses.replace(alert(), subject=bad, details=Details(f"type `<i>` {bad}", [("Answer", bad)]))
     open_alert(market, told, deployments.alerts)
     deliver(market, deployments)
     [mail] = catcher.take()
     assert mail["Bcc"] is None
     assert "<script>" not in html_of(mail)
+    assert "&lt;i&gt;</code>" in html_of(mail)
 
 
 # The mail server is down ------------------------------------------------------------------------------------

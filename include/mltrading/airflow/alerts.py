@@ -307,13 +307,15 @@ def _late(run: RunFacts, deployments: Deployments, now: datetime, waiting: list[
 
 
 def _said(instance: InstanceFacts, symbols: list[list[str]]) -> str:
+    from include.mltrading.alerts.render import clock_in_new_york
+
     name = instance.task_id
     if instance.map_index >= 0:
         known = symbols[instance.map_index] if instance.map_index < len(symbols) else []
         name = f"{instance.label or ', '.join(known) or instance.map_index} ({name})"
     since = ""
     if instance.started_at is not None:
-        since = f" since {instance.started_at.astimezone(UTC):%H:%M:%S} UTC"
+        since = f" since {clock_in_new_york(instance.started_at)}"
     return f"{name}: {instance.state}{since}"
 
 

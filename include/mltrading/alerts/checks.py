@@ -162,11 +162,13 @@ def _connections(connection: Connection, deployments: Deployments) -> Alert | No
         return None
     used, limit = row
     details = Details(
-        "See who holds them: SELECT pid, application_name, state, query FROM pg_stat_activity; end what is "
+        "See who holds them: `SELECT pid, application_name, state, query FROM pg_stat_activity`; end what is "
         "idle, or raise the role's CONNECTION LIMIT.",
         [("In use", f"{used} of {limit}"), ("Tolerated", f"{share:.0%}")],
     )
-    return Alert("connections_high", "connections_high", f"{used} of {limit} database connections", details)
+    return Alert(
+        "connections_high", "connections_high", f"{used} of {limit} database connections are in use", details
+    )
 
 
 def _memory(deployments: Deployments, machine: str) -> Alert | None:
@@ -177,7 +179,7 @@ def _memory(deployments: Deployments, machine: str) -> Alert | None:
     if free >= share * total:
         return None
     details = Details(
-        "See what uses it: ps aux --sort=-rss | head. Fewer tasks at a time (the pools) need less.",
+        "See what uses it: `ps aux --sort=-rss | head`. Fewer tasks at a time (the pools) need less.",
         [("Free", f"{free / 1e6:.1f} of {total / 1e6:.1f} GB ({free / total:.0%})"),
          ("Needed", f"{share:.0%}"), ("Machine", machine)],
     )  # fmt: skip
