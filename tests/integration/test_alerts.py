@@ -560,6 +560,16 @@ def test_what_passes_a_threshold_is_told_and_is_over_below_it(
     assert left_behind(market, here, tolerant, None) == []
 
 
+def test_a_check_that_cannot_be_made_keeps_no_other_from_it(
+    market: Connection, here: Settings, deployments: Deployments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLTRADING_STATE_DIR", "/nowhere")
+    monkeypatch.setattr(checks, "missing_bars", None)
+    strict = changed(deployments, memory_free_share=1.0, connections_share=1e-6)
+    record_tries(market, "ok", "timeout")
+    assert left_behind(market, here, strict) == ["timeouts_high", "connections_high", "memory_low"]
+
+
 def test_missing_bars_are_told_until_they_are_there(
     market: Connection, here: Settings, deployments: Deployments
 ) -> None:

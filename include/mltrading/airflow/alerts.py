@@ -80,8 +80,10 @@ def _run_is_over(context: Any, *, failed: bool) -> None:
             resolve(connection, [_late_key(run), f"tick_not_started:{run.dag_id}"])
             symbols = read_symbols_file(Settings.from_environment().symbols_file)
             asked = list(context["params"].get("symbols") or symbols)
-            _tell_outcome(connection, deployments, run, context, asked, failed=failed)
-            freshness(connection, deployments, symbols, datetime.now(UTC))
+            with _never_in_the_way():
+                _tell_outcome(connection, deployments, run, context, asked, failed=failed)
+            with _never_in_the_way():
+                freshness(connection, deployments, symbols, datetime.now(UTC))
             sent = deliver(connection, deployments)
             log.info("%s %s is over; %d mails sent", run.dag_id, run.run_id, sent)
 
@@ -387,10 +389,11 @@ def database_failed(run: RunFacts | None, text: str, *, refused: bool, deploymen
         known = run is None or run.run_id in runs
         if run is not None and not known:
             runs.append(run.run_id)
-        sent_at = datetime.fromisoformat(state["sent_at"]) if "sent_at" in state else None
-        claimed = datetime.fromisoformat(state.get("claimed_at", "2000-01-01T00:00:00+00:00"))
+        # A login that is refused is news also while people know that the server was away.
+        sent_at = _instant(state.get("told", {}).get(kind))
+        claimed = _instant(state.get("claimed_at"))
         quiet = sent_at is not None and (known or now < sent_at + deployments.alerts.quiet(kind))
-        mine = not quiet and now > claimed + timedelta(seconds=_CLAIM_SECONDS)
+        mine = not quiet and (claimed is None or now > claimed + timedelta(seconds=_CLAIM_SECONDS))
         if mine:
             state["claimed_at"] = now.isoformat()
         state |= {"kind": kind, "text": text}
@@ -409,8 +412,12 @@ def database_failed(run: RunFacts | None, text: str, *, refused: bool, deploymen
         if sent or not _hung(began):
             state.pop("claimed_at", None)
         if sent:
-            state["sent_at"] = datetime.now(UTC).isoformat()
+            state.setdefault("told", {})[kind] = datetime.now(UTC).isoformat()
         note.text = json.dumps(state)
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def _database_alert(kind: Any, text: str, runs: list[str]) -> Alert:
@@ -438,7 +445,7 @@ def _database_is_back(connection: Connection) -> None:
     with compat.locked_note(_NOTE) as note:
         state, note.text = json.loads(note.text or "{}"), ""
     if state:
-        sent_at = datetime.fromisoformat(state["sent_at"]) if "sent_at" in state else None
+        sent_at = _instant(max(state.get("told", {}).values(), default=None))
         since = datetime.fromisoformat(state["since"])
         record_past(connection, _database_alert(state["kind"], state["text"], state["runs"]), since, sent_at)
 
