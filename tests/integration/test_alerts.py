@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import shutil
@@ -268,44 +267,26 @@ def test_without_a_connection_to_a_mail_server_one_line_says_so(
     assert "correct the connection smtp_default" in caplog.text
 
 
-class Silent:
-    """A server that takes connections and never says a word. port: its own; calls: connections taken."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self._taken: list[socket.socket] = []
-
-    @property
-    def calls(self) -> int:
-        """How many have called so far."""
-        self._socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self._taken.append(self._socket.accept()[0])
-        return len(self._taken)
-
-    def close(self) -> None:
-        for taken in (*self._taken, self._socket):
-            taken.close()
-
-
 def test_a_mail_server_that_hangs_is_not_waited_for_long_nor_again_at_once(
     market: Connection, catcher: MailCatcher, deployments: Deployments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    silent = Silent()
-    with contextlib.closing(silent), monkeypatch.context() as patched:
-        # The connection itself would wait for a minute, five times more.
-        patched.setenv(
-            "AIRFLOW_CONN_SMTP_DEFAULT",
-            f"smtp://127.0.0.1:{silent.port}/?disable_ssl=true&disable_tls=true&timeout=60",
-        )
+    really_connect, waits = socket.create_connection, list[float]()
+
+    def connect(address: Any, timeout: float, source: Any) -> socket.socket:
+        waits.append(timeout)
+        return really_connect(address, timeout, source)
+
+    open_alert(market, alert(), deployments.alerts)
+    open_alert(market, alert("run_failed", "another"), deployments.alerts)
+    # It takes connections and never says a word; the connection itself would wait for a minute, six times.
+    with socket.create_server(("127.0.0.1", 0)) as silent, monkeypatch.context() as patched:
+        port, options = silent.getsockname()[1], "disable_ssl=true&disable_tls=true&timeout=60&retry_limit=5"
+        patched.setenv("AIRFLOW_CONN_SMTP_DEFAULT", f"smtp://127.0.0.1:{port}/?{options}")
         patched.setattr("include.mltrading.airflow.mail._MOST_SECONDS", 2)
-        open_alert(market, alert(), deployments.alerts)
-        open_alert(market, alert("run_failed", "another"), deployments.alerts)
+        patched.setattr(socket, "create_connection", connect)
         for _ in range(3):
             assert deliver(market, deployments) == 0
-        assert silent.calls == 1
+    assert waits == [2]
     pass_time(market, 5)
     assert deliver(market, deployments) == 2
 
