@@ -28,7 +28,7 @@ from include.mltrading.pipeline.quality import AppliedSplit, Quality
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.task import Task, run_task
 from include.mltrading.settings import Settings
-from include.mltrading.store import migrations
+from include.mltrading.store import ledger, migrations
 from include.mltrading.store.connection import Connection, connect
 
 Cli = Callable[..., Any]
@@ -333,6 +333,14 @@ def test_any_text_in_an_error_reaches_the_reader(
     for part in (text_of(mail), html_of(mail)):
         assert "Zürich 東京 💥" in part
     assert "<b>" not in html_of(mail).split("look")[1]
+
+
+def test_any_text_of_an_error_is_a_result(market: Connection) -> None:
+    attempt = ledger.Attempt(checks.COLLECTION, "run 1", "collect_symbol", 1, "c", datetime.now(UTC))
+    ledger.claim(market, attempt, ["AAPL"])
+    ledger.fail(market, attempt, "AAPL", "error", "東京 \0 \ud800", 1.0, 1.0, 1)
+    results = ledger.latest(market, checks.COLLECTION, "run 1", "collect_symbol", ["AAPL"])
+    assert results["AAPL"].error == "東京 \ufffd ?"
 
 
 def test_a_thousand_failed_symbols_are_one_mail_of_some_pages(

@@ -13,6 +13,7 @@ from include.mltrading.alerts.kinds import MANNERS, Kind, Severity
 from include.mltrading.config import Alerts
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import query
+from include.mltrading.store.text import storable
 
 
 @dataclass(frozen=True)
@@ -69,20 +70,9 @@ class Alert:
             "severity": MANNERS[self.kind].severity,
             "dag_id": self.dag_id,
             "run_id": self.run_id,
-            "subject": _storable(self.subject),
-            "details": Jsonb(_storable(asdict(self.details))),
+            "subject": storable(self.subject),
+            "details": Jsonb(storable(asdict(self.details))),
         }
-
-
-def _storable(value: Any) -> Any:
-    """The same, with a sign in place of what PostgreSQL's text cannot hold: NUL, half a surrogate pair."""
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
-    if isinstance(value, dict):
-        return {name: _storable(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
-    return value
 
 
 @dataclass(frozen=True)
