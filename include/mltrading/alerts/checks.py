@@ -79,10 +79,10 @@ def after_publish(
         slow = [symbol for symbol, result in results.items() if result.status == "timeout"]
         machine = socket.gethostname()
         checks: dict[str, Callable[[], Alert | None]] = {
+            f"disk_low:{machine}": lambda: _disks(deployments, machine),
             f"timeouts_high:{step}": lambda: _timeouts(deployments, run, step, slow, len(symbols)),
             "connections_high": lambda: _connections(connection, deployments),
             f"memory_low:{machine}": lambda: _memory(deployments, machine),
-            f"disk_low:{machine}": lambda: _disks(deployments, machine),
         }
         for key, check in checks.items():
             # One that cannot be made says nothing, and does not keep the others from it.
