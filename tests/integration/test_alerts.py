@@ -429,6 +429,15 @@ def test_a_weekend_does_not_make_fridays_last_bars_stale_on_the_next_session(
     assert stale(market, deployments, new_york(20, 12, 31)) == [(checks.COLLECTION, SYMBOLS)]
 
 
+def test_two_hours_of_trading_go_on_after_a_weekend_where_they_ended_before_it(
+    market: Connection, deployments: Deployments
+) -> None:
+    # The bar that is lacking ended at 15:30: half an hour of trading on Friday, an hour and a half on Tuesday.
+    store_bars(market, new_york(16, 14, 30))
+    assert stale(market, deployments, new_york(20, 10, 59)) == []
+    assert stale(market, deployments, new_york(20, 11, 1)) == [(checks.COLLECTION, SYMBOLS)]
+
+
 def test_stale_data_is_over_when_the_bars_are_there_also_at_night(
     market: Connection, catcher: MailCatcher, deployments: Deployments
 ) -> None:
