@@ -432,7 +432,7 @@ def test_a_weekend_does_not_make_fridays_last_bars_stale_on_the_next_session(
 def test_two_hours_of_trading_go_on_after_a_weekend_where_they_ended_before_it(
     market: Connection, deployments: Deployments
 ) -> None:
-    # The bar that is lacking ended at 15:30: half an hour of trading on Friday, an hour and a half on Tuesday.
+    # The bar that is lacking ended at 15:30: half an hour of trading on Friday, then an hour and a half.
     store_bars(market, new_york(16, 14, 30))
     assert stale(market, deployments, new_york(20, 10, 59)) == []
     assert stale(market, deployments, new_york(20, 11, 1)) == [(checks.COLLECTION, SYMBOLS)]
