@@ -136,7 +136,8 @@ class Alarmed(Installation):
     def run_of(self, dag_id: str, tick: datetime) -> DagRun:
         """The scheduled run of a tick, which is not the newest where ticks are a year apart."""
         row = self.metadata.execute(
-            "SELECT run_id FROM dag_run WHERE dag_id = %s AND data_interval_end = %s AND run_type = 'scheduled'",
+            "SELECT run_id FROM dag_run"
+            " WHERE dag_id = %s AND data_interval_end = %s AND run_type = 'scheduled'",
             (dag_id, tick),
         ).fetchone()
         assert row is not None
