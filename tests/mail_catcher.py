@@ -13,7 +13,7 @@ from aiosmtpd.controller import Controller
 
 
 class MailCatcher:
-    """An SMTP server on 127.0.0.1. mails: what came in; arrivals: when each did, UTC.
+    """An SMTP server on 127.0.0.1. mails: what came in; arrivals: when each did, UTC. refused: addressees.
 
     It can be stopped and started again, at the same port.
     """
@@ -25,7 +25,16 @@ class MailCatcher:
             self.port: int = probe.getsockname()[1]
         self.mails: list[EmailMessage] = []
         self.arrivals: list[datetime] = []
+        self.refused: set[str] = set()
         self._controller: Controller | None = None
+
+    async def handle_RCPT(
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        if address in self.refused:
+            return "550 no such mailbox"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         message = message_from_bytes(envelope.content, policy=policy.default)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from include.mltrading.alerts.kinds import Kind
 from include.mltrading.errors import UsageError
@@ -84,7 +85,18 @@ class Pipeline(_Section):
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Address = Annotated[str, Field(pattern=r"^[^@\s,;<>]+@[^@\s,;<>]+$")]
+
+
+def _plain_address(text: str) -> str:
+    # Many servers take no other characters, and one address that is not taken would keep the mail from all.
+    if not re.fullmatch(r"[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9.-]+", text):
+        raise ValueError(
+            f"{text!r} is no plain mail address: give name@example.com, without a name before it"
+        )
+    return text
+
+
+Address = Annotated[str, AfterValidator(_plain_address)]
 
 
 class Thresholds(_Section):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
@@ -13,13 +14,15 @@ import pytest
 import yaml
 from mail_catcher import MailCatcher, html_of, text_of
 from psycopg import sql
-from running_installation import Installation
+from psycopg.conninfo import conninfo_to_dict
+from running_installation import Installation, past_sessions, tick_of
 
 from include.market_simulator import MarketSimulator
-from include.mltrading.market.calendar import is_trading_time
+from include.mltrading.alerts.render import in_new_york
+from include.mltrading.market.calendar import NEW_YORK
 from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.settings import Settings
-from include.standalone.demo import COLLECTION, LOAD, parsed
+from include.mltrading.settings import PROJECT_ROOT, Settings
+from include.standalone.demo import COLLECTION, FEATURES, LOAD, parsed
 from include.standalone.runs import DagRun, connect_metadata, newest_run
 from include.standalone.stack import Stack
 
@@ -28,13 +31,33 @@ pytestmark = pytest.mark.e2e
 UNIVERSE = read_symbols_file(Settings.symbols_file)[:50]
 FAILING = UNIVERSE[1:41:2]
 FEW = UNIVERSE[:5]
+# Airflow runs it in each of its processes: freshness is looked at as if it were the time in a file.
+_CLOCK = """
+from datetime import datetime
+from pathlib import Path
+
+from include.mltrading.alerts import checks
+
+__all__ = []  # Airflow would take over all names
+shipped = checks.freshness
+clock = Path({clock!r})
+
+
+def freshness(connection, deployments, symbols, now):
+    told = datetime.fromisoformat(clock.read_text()) if clock.exists() else now
+    shipped(connection, deployments, symbols, told)
+
+
+checks.freshness = freshness
+"""
 
 
 class Alarmed(Installation):
-    """An installation whose mails are caught. deployments: its deployments.yaml."""
+    """An installation whose mails are caught. deployments: its deployments.yaml; dags: its DAG files."""
 
     catcher: MailCatcher
     deployments: Path
+    dags: Path
 
     def limit(self, dag_id: str, seconds: float | None = None, cron: str | None = None) -> None:
         """Make the DAG's runs late after so many seconds, and give it another schedule; None: as shipped."""
@@ -63,17 +86,81 @@ class Alarmed(Installation):
         # The DAG's own row may come a moment after its serialized form.
         self.until(f"{dag_id} to be known", lambda: self.metadata.execute(update, (paused, dag_id)).rowcount)
 
-    def told(self, dag_id: str, run_id: str) -> DagRun:
-        """The run once it is over and its callback has told whatever there is to tell."""
+    def told(self, dag_id: str, run_id: str, times: int = 1) -> DagRun:
+        """The run once it is over and its callback (of its so manieth end) has told what there is to tell."""
         run = self.ended(dag_id, run_id)
         logs = self.stack.state / "airflow" / "logs" / "scheduler"
         line = f"{dag_id} {run_id} is over; "
 
         def called() -> bool:
-            return any(line in file.read_text(errors="replace") for file in logs.rglob("*.py.log"))
+            files = {file.resolve() for file in logs.rglob("*.py.log")}
+            return sum(file.read_text(errors="replace").count(line) for file in files) >= times
 
         self.until("the callback", called)
         return run
+
+    def next_tick(self, dag_id: str) -> datetime | None:
+        """The DAG's next tick as the scheduler knows it."""
+        row = self.metadata.execute(
+            "SELECT next_dagrun_create_after FROM dag WHERE dag_id = %s", (dag_id,)
+        ).fetchone()
+        return row[0] if row else None
+
+    def tick_soon(self, *dag_ids: str, seconds: float) -> datetime:
+        """Give paused DAGs a single tick a year, which comes soon, and runs that are late after so long.
+
+        None of them runs before or after it by itself. They are unpaused.
+        """
+        ahead = 20
+        while True:
+            tick = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=ahead)
+            self.tick_at(tick, *dag_ids, seconds=seconds)
+            if datetime.now(UTC) < tick:
+                for dag_id in dag_ids:
+                    self.pause(dag_id, False)
+                return tick
+            ahead *= 2  # a busy machine
+
+    def tick_at(self, tick: datetime, *dag_ids: str, seconds: float) -> None:
+        """Give DAGs a single tick a year; the scheduler knows of it."""
+        # Later runs, such as those that `occupy` makes, would count as the last ones.
+        self.metadata.execute(
+            "DELETE FROM dag_run WHERE dag_id = ANY (%s) AND data_interval_end >= least(now(), %s)",
+            (list(dag_ids), tick),
+        )
+        for dag_id in dag_ids:
+            self.limit(dag_id, seconds, once_a_year(tick))
+        for dag_id in dag_ids:
+            self.until("the new schedule", lambda dag_id=dag_id: self.next_tick(dag_id) == tick)
+
+    def run_of(self, dag_id: str, tick: datetime) -> DagRun:
+        """The scheduled run of a tick, which is not the newest where ticks are a year apart."""
+        row = self.metadata.execute(
+            "SELECT run_id FROM dag_run"
+            " WHERE dag_id = %s AND data_interval_end = %s AND run_type = 'scheduled'",
+            (dag_id, tick),
+        ).fetchone()
+        assert row is not None
+        run = newest_run(self.metadata, dag_id, run_id=row[0])
+        assert run is not None
+        return run
+
+    @contextmanager
+    def nothing_starts(self) -> Iterator[None]:
+        """No task starts during the block, but for the gate, whose pool is another."""
+        update = "UPDATE slot_pool SET slots = %s WHERE pool = 'default_pool'"
+        self.metadata.execute(update, (0,))
+        try:
+            yield
+        finally:
+            self.metadata.execute(update, (128,))
+
+    def missed(self, dag_id: str) -> set[datetime]:
+        """The ticks in Airflow's own list of missed SLAs of which people were told."""
+        rows = self.metadata.execute(
+            "SELECT execution_date FROM sla_miss WHERE dag_id = %s AND notification_sent", (dag_id,)
+        )
+        return {row[0] for row in rows}
 
     def mails(self, count: int) -> list[EmailMessage]:
         """The next mails, as soon as there are so many; they are forgotten."""
@@ -83,18 +170,24 @@ class Alarmed(Installation):
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alarmed]:
-    """Fifty symbols, ten in a task; nothing is tried again."""
+    """Fifty symbols, ten in a task; a second try comes at once. The DAG files are a copy."""
     folder = tmp_path_factory.mktemp("configuration")
     (folder / "symbols.txt").write_text("\n".join(UNIVERSE) + "\n")
     content = yaml.safe_load(Settings.deployments_file.read_text())
-    content["pipeline"] |= {"retries": 0, "gate_poke_seconds": 2, "minimum_good_share": 0.5}
+    content["pipeline"] |= {
+        "retries": 1, "retry_delay_seconds": 1, "gate_poke_seconds": 2, "minimum_good_share": 0.5
+    }  # fmt: skip
     (folder / "deployments.yaml").write_text(yaml.safe_dump(content))
+    shutil.copytree(PROJECT_ROOT / "dags", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
     with (
         MailCatcher() as catcher,
         MarketSimulator() as simulator,
         Stack(tmp_path_factory.mktemp("installation"), report=lambda line: None) as stack,
     ):
         stack.start_database()
+        own_code = stack.state / "airflow" / "config" / "airflow_local_settings.py"
+        own_code.parent.mkdir(exist_ok=True)
+        own_code.write_text(_CLOCK.format(clock=str(folder / "clock")))
         for name, value in {
             "MLTRADING_YAHOO_URL": simulator.url,
             "MLTRADING_YAHOO_REQUESTS_PER_SECOND": "1000",
@@ -103,6 +196,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alarmed]:
             "MLTRADING_DEPLOYMENTS_FILE": str(folder / "deployments.yaml"),
             "AIRFLOW_CONN_SMTP_DEFAULT": catcher.connection,
             "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
             # A changed schedule counts at once, or the old one makes another run.
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
         }.items():
@@ -115,6 +209,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alarmed]:
         ):
             made = Alarmed(stack, simulator, metadata, market)
             made.catcher, made.deployments = catcher, folder / "deployments.yaml"
+            made.dags = folder / "dags"
             made.until("the scheduler to parse the DAGs", lambda: parsed(metadata))
             yield made
             made.close()
@@ -172,6 +267,21 @@ def collect(there: Alarmed, run_id: str, **conf: object) -> DagRun:
     return there.told(COLLECTION, run_id)
 
 
+def once_a_year(tick: datetime) -> str:
+    """A schedule with this tick, to the second, and none for a year before and after."""
+    return f"{tick.astimezone(NEW_YORK):%M %H %d %m * %S}"
+
+
+def succeeded(there: Alarmed, tick: datetime) -> None:
+    """Give the collection a run of a past tick that has succeeded."""
+    run_id = there.plant(COLLECTION, tick)
+    for change in (
+        "UPDATE task_instance SET state = 'success' WHERE dag_id = %s AND run_id = %s",
+        "UPDATE dag_run SET state = 'success' WHERE dag_id = %s AND run_id = %s",
+    ):
+        there.metadata.execute(change, (COLLECTION, run_id))
+
+
 def named(mails: list[EmailMessage], *words: str) -> EmailMessage:
     """The one mail whose subject has these words."""
     [mail] = [mail for mail in mails if all(word in str(mail["Subject"]) for word in words)]
@@ -181,6 +291,14 @@ def named(mails: list[EmailMessage], *words: str) -> EmailMessage:
 def test_a_run_without_a_fault_sends_nothing(there: Alarmed, loaded: DagRun) -> None:
     assert loaded.state == "success"
     assert there.market.execute("SELECT count(*) FROM alerts").fetchone() == (0,)
+
+
+def test_a_collection_without_a_fault_sends_nothing(calm: Alarmed) -> None:
+    told = "SELECT count(*) FROM alerts"
+    before = calm.market.execute(told).fetchone()
+    assert collect(calm, "nothing_wrong").state == "success"
+    assert calm.catcher.mails == []
+    assert calm.market.execute(told).fetchone() == before
 
 
 def test_a_first_run_that_takes_too_long_is_mailed_while_it_runs(
@@ -224,6 +342,52 @@ def test_twenty_of_fifty_symbols_that_fail_are_one_mail_and_their_recovery_anoth
     assert mail["Subject"].startswith("[MLTrading] over: ")
 
 
+def test_the_same_symbols_that_fail_again_in_a_run_are_no_mail_and_others_are(calm: Alarmed) -> None:
+    one, other = FEW[1], FEW[2]
+    with calm.fault("status", one, other, status=404):
+        run = collect(calm, "again", symbols=FEW)
+        [mail] = calm.mails(1)
+        calm.clear(run)
+        calm.told(COLLECTION, "again", times=2)
+        assert calm.catcher.mails == []
+    assert "2 of 5 symbols failed" in mail["Subject"]
+    with calm.fault("status", other, status=404):
+        calm.clear(run)
+        calm.told(COLLECTION, "again", times=3)
+    [mail] = calm.mails(1)
+    assert "critical" in mail["Subject"]
+    assert "1 of 5 symbols failed" in mail["Subject"]
+    assert f"- {other}: collect_symbol: " in text_of(mail)
+    assert calm.clear(run).state == "success"
+    calm.told(COLLECTION, "again", times=4)
+    [mail] = calm.mails(1)
+    assert mail["Subject"].startswith("[MLTrading] over: ")
+
+
+def test_input_that_is_refused_is_mailed_once_and_names_the_param(calm: Alarmed) -> None:
+    calm.start(LOAD, "forged", start="2026-05-01", end="2020-01-01", symbols=FEW)
+    assert calm.told(LOAD, "forged").state == "failed"
+    [mail] = calm.mails(1)
+    assert mail["Subject"] == "[MLTrading] warning: Complete Data + Features Pipeline: input refused"
+    assert "Refused: Invalid input for param start" in text_of(mail)
+    assert "forged" in text_of(mail)
+
+
+def test_a_yahoo_that_does_not_answer_is_one_mail_while_the_run_goes_on_and_one_when_it_is_back(
+    calm: Alarmed,
+) -> None:
+    with calm.fault("reset", *FEW):
+        calm.start(COLLECTION, "unanswered", symbols=FEW)
+        [mail] = calm.mails(1)
+        assert newest_run(calm.metadata, COLLECTION, run_id="unanswered").state == "running"  # type: ignore[union-attr]
+        assert mail["Subject"] == "[MLTrading] critical: Yahoo cannot be reached"
+        assert "unanswered" in text_of(mail)
+        assert calm.told(COLLECTION, "unanswered").state == "failed"
+    assert collect(calm, "answered", symbols=FEW).state == "success"
+    [mail] = calm.mails(1)
+    assert mail["Subject"] == "[MLTrading] over: Yahoo cannot be reached"
+
+
 def test_a_mail_server_that_is_down_hurts_no_run_and_the_next_run_sends(calm: Alarmed) -> None:
     calm.catcher.stop()
     with calm.fault("status", FAILING[0], status=404):
@@ -249,31 +413,191 @@ def database_down(there: Alarmed) -> Iterator[None]:
             admin.execute(switch.format(sql.Identifier(name), sql.SQL("true")))
 
 
-def test_a_database_that_is_down_is_mailed_once_at_the_first_try_and_its_return_too(calm: Alarmed) -> None:
-    with database_down(calm):
-        calm.start(COLLECTION, "dark", symbols=FEW)
+@contextmanager
+def password_changed(there: Alarmed) -> Iterator[None]:
+    parts = conninfo_to_dict(there.stack.environment["MLTRADING_DATABASE_URL"])
+    change = sql.SQL("ALTER ROLE {} PASSWORD {}")
+    role = sql.Identifier(str(parts["user"]))
+    with psycopg.connect(there.stack.postgres.url("postgres"), autocommit=True) as admin:
+        admin.execute(change.format(role, sql.Literal("another")))
+        try:
+            yield
+        finally:
+            admin.execute(change.format(role, sql.Literal(str(parts["password"]))))
+
+
+@pytest.mark.parametrize(
+    ("fault", "tries", "subject", "words"),
+    [
+        (database_down, 2, "the market database cannot be reached", "not currently accepting connections"),
+        (password_changed, 1, "the market database refuses the login", "password authentication failed"),
+    ],
+    ids=["down", "password"],
+)
+def test_a_database_without_an_answer_is_mailed_once_at_the_first_try_and_its_return_too(
+    calm: Alarmed,
+    fault: Callable[[Alarmed], AbstractContextManager[None]],
+    tries: int,
+    subject: str,
+    words: str,
+) -> None:
+    run_id = fault.__name__
+    with fault(calm):
+        calm.start(COLLECTION, run_id, symbols=FEW)
         [mail] = calm.mails(1)
-        assert newest_run(calm.metadata, COLLECTION, run_id="dark").state == "running"  # type: ignore[union-attr]
-        assert mail["Subject"] == "[MLTrading] critical: the market database cannot be reached"
-        assert "not currently accepting connections" in text_of(mail)
-        assert "dark" in text_of(mail)
-        assert calm.ended(COLLECTION, "dark").state == "failed"
-    assert collect(calm, "light", symbols=FEW).state == "success"
+        assert newest_run(calm.metadata, COLLECTION, run_id=run_id).state == "running"  # type: ignore[union-attr]
+        assert mail["Subject"] == f"[MLTrading] critical: {subject}"
+        assert words in text_of(mail)
+        assert run_id in text_of(mail)
+        assert calm.ended(COLLECTION, run_id).state == "failed"
+        made = "SELECT max(try_number) FROM task_instance WHERE run_id = %s AND task_id = 'collect_symbol'"
+        assert calm.metadata.execute(made, (run_id,)).fetchone() == (tries,)
+    assert collect(calm, f"after_{run_id}", symbols=FEW).state == "success"
     [mail] = calm.mails(1)
-    assert mail["Subject"] == "[MLTrading] over: the market database cannot be reached"
+    assert mail["Subject"] == f"[MLTrading] over: {subject}"
     assert calm.market.execute("SELECT count(*) FROM alerts WHERE resolved_at IS NULL").fetchone() == (0,)
 
 
-def test_stale_data_is_told_in_trading_hours_only(calm: Alarmed) -> None:
-    """The other side of the clock is tried without Airflow, in tests/integration/test_alerts.py."""
-    week_ago = datetime.now(UTC) - timedelta(days=7)
-    calm.market.execute(
-        "DELETE FROM market_data WHERE symbol = %s AND timestamp > %s", (UNIVERSE[0], week_ago)
+@pytest.fixture
+def clock(there: Alarmed) -> Iterator[Path]:
+    """The file that says what time it is when freshness is looked at; without one it is now."""
+    file = there.dags.with_name("clock")
+    yield file
+    file.unlink(missing_ok=True)
+
+
+def test_stale_data_is_told_in_trading_hours_and_not_at_night(calm: Alarmed, clock: Path) -> None:
+    """Weekends, holidays and half days are tried without Airflow, in tests/integration/test_alerts.py."""
+    (day,) = past_sessions(1)
+    behind = UNIVERSE[0]
+    with calm.market.transaction():
+        for table in ("market_data", "feature_engineered_data"):
+            delete = sql.SQL("DELETE FROM {} WHERE symbol = %s AND timestamp > %s")
+            calm.market.execute(delete.format(sql.Identifier(table)), (behind, day.open - timedelta(days=7)))
+
+    def told_at(run_id: str, now: datetime) -> list[str]:
+        """The subjects of the mails after a run at the end of which it is a certain time."""
+        clock.write_text(now.isoformat())
+        collect(calm, run_id, symbols=UNIVERSE[1:3])
+        subjects = [str(mail["Subject"]) for mail in calm.catcher.take()]
+        # That its bars are missing is told at any hour.
+        return [subject for subject in subjects if "missing" not in subject]
+
+    assert told_at("night", day.close + timedelta(hours=7)) == []
+    assert told_at("noon", day.close - timedelta(hours=1)) == [
+        "[MLTrading] critical: bars of 1 symbol are stale"
+    ]
+    assert told_at("one", day.close - timedelta(minutes=50)) == []
+    collect(calm, "fresh", symbols=[behind])
+    assert "[MLTrading] over: bars of 1 symbol are stale" in [str(mail["Subject"]) for mail in calm.mails(1)]
+
+
+def test_ticks_that_never_ran_are_one_line_of_one_mail(calm: Alarmed) -> None:
+    calm.pause(COLLECTION)
+    for forget in ("DELETE FROM dag_run WHERE dag_id = %s", "DELETE FROM sla_miss WHERE dag_id = %s"):
+        calm.metadata.execute(forget, (COLLECTION,))
+    last = tick_of(past_sessions(1)[0])
+    succeeded(calm, last)
+    now = datetime.now(UTC)
+    ends = [datetime.fromisoformat(end) for end in calm.ask_airflow("ticks", COLLECTION, str(last), str(now))]
+    *missed, tick = [end for end in ends if end <= now]
+    # Its run is not late during the test, however long ago the tick was.
+    calm.limit(COLLECTION, seconds=(now - tick).total_seconds() + 600)
+    calm.until("the latest tick", lambda: calm.next_tick(COLLECTION) == tick)
+    with calm.nothing_starts():
+        calm.pause(COLLECTION, False)
+        calm.until("Airflow's list", lambda: calm.missed(COLLECTION) >= set(missed))
+        [mail] = calm.mails(1)
+    assert mail["Subject"] == (
+        f"[MLTrading] info: Yahoo Finance Data Collection: {len(missed)} ticks did not run"
     )
-    trading = is_trading_time(datetime.now(UTC), timedelta(hours=1))
-    with calm.fault("status", UNIVERSE[0], status=404):
-        collect(calm, "stale", symbols=UNIVERSE[1:3])
-    told = [str(mail["Subject"]) for mail in calm.catcher.take()]
-    # That its bars are missing is told at any hour.
-    expected = ["[MLTrading] critical: bars of 1 symbol are stale"] if trading else []
-    assert [subject for subject in told if "missing" not in subject] == expected
+    span = f"{in_new_york(missed[0])} to {in_new_york(missed[-1])}"
+    assert f"Did not run: {len(missed)} ticks: {span}" in text_of(mail)
+    calm.told(COLLECTION, calm.run_of(COLLECTION, tick).run_id)
+    assert calm.catcher.take() == []
+    calm.limit(COLLECTION)
+    calm.ask_airflow("occupy", COLLECTION, 3)
+
+
+def test_a_tick_without_a_run_is_told_once_and_its_run_is_the_end_of_it(calm: Alarmed) -> None:
+    calm.pause(COLLECTION)
+    tick = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
+    calm.tick_at(tick, COLLECTION, seconds=15)
+    file = calm.dags / "yahoo_production_data_collection.py"
+    shipped = file.read_text()
+    file.write_text("an error of syntax")
+    broken = "SELECT has_import_errors FROM dag WHERE dag_id = %s"
+    calm.until("the error", lambda: calm.metadata.execute(broken, (COLLECTION,)).fetchone() == (True,))
+    calm.pause(COLLECTION, False)
+    for run_id in ("sees_it", "sees_it_again"):
+        # The tasks of another DAG look around.
+        calm.start(LOAD, run_id, period="1mo", symbols=FEW)
+        calm.told(LOAD, run_id)
+        calm.market.execute("UPDATE alerts SET opened_at = opened_at - interval '2 minutes'")
+    [mail] = calm.mails(1)
+    at = in_new_york(tick)
+    assert mail["Subject"] == f"[MLTrading] critical: Yahoo Finance Data Collection, tick {at}: did not start"
+    assert "import errors" in text_of(mail)
+    with calm.nothing_starts():
+        # The run that comes now is not late, and that it comes so long after its tick is known.
+        calm.limit(COLLECTION, 300, once_a_year(tick))
+        file.write_text(shipped)
+        calm.until("Airflow's own list", lambda: tick in calm.missed(COLLECTION))
+    calm.told(COLLECTION, calm.run_of(COLLECTION, tick).run_id)
+    [mail] = calm.mails(1)
+    assert mail["Subject"].startswith("[MLTrading] over: Yahoo Finance Data Collection, tick ")
+
+
+def test_a_scheduled_run_that_overruns_is_in_airflows_own_list_and_in_one_mail(
+    there: Alarmed, loaded: DagRun
+) -> None:
+    there.pause(COLLECTION)
+    # Airflow looks only at what has succeeded before.
+    published = (
+        "SELECT FROM task_instance WHERE dag_id = %s AND task_id = 'publish_bars' AND state = 'success'"
+    )
+    if there.metadata.execute(published, (COLLECTION,)).fetchone() is None:
+        succeeded(there, tick_of(past_sessions(2)[0]))
+    # Nothing of any run starts, so that only the scheduler can see that this one is late.
+    with there.nothing_starts():
+        tick = there.tick_soon(COLLECTION, seconds=20)
+        [mail] = there.mails(1)
+        run = there.run_of(COLLECTION, tick)
+        assert run.state == "running"
+        assert there.until("Airflow's own list", lambda: tick in there.missed(COLLECTION))
+        assert there.catcher.mails == []
+    assert "warning: Yahoo Finance Data Collection, tick " in mail["Subject"]
+    assert ": late" in mail["Subject"]
+    text = text_of(mail)
+    assert f"Scheduled: {in_new_york(tick)}" in text
+    assert "Expected: 13 s, late after 20 s" in text
+    assert f"Run: {run.run_id}" in text
+    assert f"/dags/{COLLECTION}/grid?dag_run_id=scheduled" in text
+    assert "- check_session: scheduled" in text
+    there.told(COLLECTION, run.run_id)
+    [mail] = there.mails(1)
+    assert mail["Subject"].startswith("[MLTrading] over: Yahoo Finance Data Collection, tick ")
+    assert there.catcher.mails == []
+
+
+def test_a_features_run_that_waits_is_a_line_in_the_mail_of_its_late_collection(
+    there: Alarmed, loaded: DagRun
+) -> None:
+    for dag_id in (COLLECTION, FEATURES):
+        there.pause(dag_id)
+    with there.nothing_starts():
+        tick = there.tick_soon(COLLECTION, FEATURES, seconds=20)
+        [mail] = there.mails(1)
+        looked = "SELECT count(*) > 1 FROM task_reschedule WHERE dag_id = %s AND start_date > %s"
+        late = (FEATURES, tick + timedelta(seconds=20))
+        there.until("the gate to wait", lambda: there.metadata.execute(looked, late).fetchone() == (True,))
+        assert there.catcher.mails == []
+        # It will be later still, and then it is not the gate that it waits for.
+        there.limit(FEATURES, 900, once_a_year(tick))
+    assert "Yahoo Finance Data Collection, tick " in mail["Subject"]
+    assert f"Waits for it: Production Feature Engineering, tick {in_new_york(tick)}" in text_of(mail)
+    for dag_id in (COLLECTION, FEATURES):
+        assert there.told(dag_id, there.run_of(dag_id, tick).run_id).state == "success"
+    [mail] = there.mails(1)
+    assert mail["Subject"].startswith("[MLTrading] over: Yahoo Finance Data Collection, tick ")
+    assert there.catcher.mails == []

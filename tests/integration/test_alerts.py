@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -27,7 +28,7 @@ from include.mltrading.pipeline.quality import AppliedSplit, Quality
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.task import Task, run_task
 from include.mltrading.settings import Settings
-from include.mltrading.store import migrations
+from include.mltrading.store import ledger, migrations
 from include.mltrading.store.connection import Connection, connect
 
 Cli = Callable[..., Any]
@@ -207,12 +208,13 @@ def test_a_name_cannot_put_a_header_or_a_tag_into_a_mail(
     market: Connection, catcher: MailCatcher, deployments: Deployments
 ) -> None:
     bad = "x\r\nBcc: all@example.com\r\n\r\n<script>alert(1)</script>"
-    told = dataclasses.replace(alert(), subject=bad, details=Details("look", [("Answer", bad)]))
+    told = dataclasses.replace(alert(), subject=bad, details=Details(f"type `<i>` {bad}", [("Answer", bad)]))
     open_alert(market, told, deployments.alerts)
     deliver(market, deployments)
     [mail] = catcher.take()
     assert mail["Bcc"] is None
     assert "<script>" not in html_of(mail)
+    assert "&lt;i&gt;</code>" in html_of(mail)
 
 
 # The mail server is down ------------------------------------------------------------------------------------
@@ -263,6 +265,95 @@ def test_without_a_connection_to_a_mail_server_one_line_says_so(
     assert deliver(market, deployments) == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "correct the connection smtp_default" in caplog.text
+
+
+def test_a_mail_server_that_hangs_is_not_waited_for_long_nor_again_at_once(
+    market: Connection, catcher: MailCatcher, deployments: Deployments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_connect, waits = socket.create_connection, list[float]()
+
+    def connect(address: Any, timeout: float, source: Any) -> socket.socket:
+        waits.append(timeout)
+        return really_connect(address, timeout, source)
+
+    open_alert(market, alert(), deployments.alerts)
+    open_alert(market, alert("run_failed", "another"), deployments.alerts)
+    # It takes connections and never says a word; the connection itself would wait for a minute, six times.
+    with socket.create_server(("127.0.0.1", 0)) as silent, monkeypatch.context() as patched:
+        port, options = silent.getsockname()[1], "disable_ssl=true&disable_tls=true&timeout=60&retry_limit=5"
+        patched.setenv("AIRFLOW_CONN_SMTP_DEFAULT", f"smtp://127.0.0.1:{port}/?{options}")
+        patched.setattr("include.mltrading.airflow.mail._MOST_SECONDS", 2)
+        patched.setattr(socket, "create_connection", connect)
+        for _ in range(3):
+            assert deliver(market, deployments) == 0
+    assert waits == [2]
+    pass_time(market, 5)
+    assert deliver(market, deployments) == 2
+
+
+def test_an_addressee_that_is_refused_keeps_no_mail_from_the_others(
+    market: Connection, catcher: MailCatcher, deployments: Deployments, caplog: pytest.LogCaptureFixture
+) -> None:
+    alerts = deployments.alerts.model_copy(update={"addressees": ["gone@localhost", "here@localhost"]})
+    both = deployments.model_copy(update={"alerts": alerts})
+    catcher.refused = {"gone@localhost"}
+    open_alert(market, alert(), both.alerts)
+    assert deliver(market, both) == 1
+    assert "gone@localhost" in caplog.text
+    assert len(catcher.mails) == 1
+
+
+def test_a_mail_that_nobody_may_get_stays_due_and_holds_up_no_other(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    catcher.refused = {"ops@localhost"}
+    open_alert(market, alert(), deployments.alerts)
+    assert deliver(market, deployments) == 0
+    catcher.refused = set()
+    open_alert(market, alert("run_failed", "another"), deployments.alerts)
+    assert deliver(market, deployments) == 1
+    pass_time(market, 3)
+    assert deliver(market, deployments) == 1
+
+
+def test_any_text_in_an_error_reaches_the_reader(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    """What PostgreSQL cannot store either: NUL, and half of a surrogate pair."""
+    text = "Zürich 東京 💥 \0 \ud800 <b> & 'quoted' \\u0000 " + "long " * 1000
+    told = dataclasses.replace(
+        alert(),
+        subject=f"{text[:40]} failed",
+        details=Details("look", [("Answer", text)], "Failed", [Item(text)]),
+    )
+    assert open_alert(market, told, deployments.alerts)
+    assert deliver(market, deployments) == 1
+    [mail] = catcher.take()
+    assert "Zürich 東京 💥" in str(mail["Subject"])
+    for part in (text_of(mail), html_of(mail)):
+        assert "Zürich 東京 💥" in part
+    assert "<b>" not in html_of(mail).split("look")[1]
+
+
+def test_any_text_of_an_error_is_a_result(market: Connection) -> None:
+    attempt = ledger.Attempt(checks.COLLECTION, "run 1", "collect_symbol", 1, "c", datetime.now(UTC))
+    ledger.claim(market, attempt, ["AAPL"])
+    ledger.fail(market, attempt, "AAPL", "error", "東京 \0 \ud800", 1.0, 1.0, 1)
+    results = ledger.latest(market, checks.COLLECTION, "run 1", "collect_symbol", ["AAPL"])
+    assert results["AAPL"].error == "東京 \ufffd ?"
+
+
+def test_a_thousand_failed_symbols_are_one_mail_of_some_pages(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    items = [Item(f"S{number}: collect_symbol: error: gone", "http://h/log") for number in range(1000)]
+    told = dataclasses.replace(alert("run_failed"), details=Details("look", [], "Failed", items))
+    open_alert(market, told, deployments.alerts)
+    deliver(market, deployments)
+    [mail] = catcher.take()
+    assert text_of(mail).count("gone") == 25
+    assert "- and 975 more" in text_of(mail)
+    assert len(mail.as_bytes()) < 30_000
 
 
 def test_an_outage_of_the_database_is_recorded_afterwards_and_its_end_mailed(
@@ -336,6 +427,15 @@ def test_a_weekend_does_not_make_fridays_last_bars_stale_on_the_next_session(
     store_bars(market, new_york(16, 16))
     assert stale(market, deployments, new_york(20, 12, 29)) == []
     assert stale(market, deployments, new_york(20, 12, 31)) == [(checks.COLLECTION, SYMBOLS)]
+
+
+def test_two_hours_of_trading_go_on_after_a_weekend_where_they_ended_before_it(
+    market: Connection, deployments: Deployments
+) -> None:
+    # The bar that is lacking ended at 15:30: half an hour of trading on Friday, then an hour and a half.
+    store_bars(market, new_york(16, 14, 30))
+    assert stale(market, deployments, new_york(20, 10, 59)) == []
+    assert stale(market, deployments, new_york(20, 11, 1)) == [(checks.COLLECTION, SYMBOLS)]
 
 
 def test_stale_data_is_over_when_the_bars_are_there_also_at_night(
@@ -456,6 +556,16 @@ def test_what_passes_a_threshold_is_told_and_is_over_below_it(
     record_tries(market, "ok", "timeout")
     assert left_behind(market, here, changed(tolerant, **{threshold: strict}), None) == [kind]
     assert left_behind(market, here, tolerant, None) == []
+
+
+def test_a_check_that_cannot_be_made_keeps_no_other_from_it(
+    market: Connection, here: Settings, deployments: Deployments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLTRADING_STATE_DIR", "/nowhere")
+    monkeypatch.setattr(checks, "missing_bars", None)
+    strict = changed(deployments, memory_free_share=1.0, connections_share=1e-6)
+    record_tries(market, "ok", "timeout")
+    assert left_behind(market, here, strict) == ["timeouts_high", "connections_high", "memory_low"]
 
 
 def test_missing_bars_are_told_until_they_are_there(

@@ -110,6 +110,12 @@ def test_the_sla_is_one_and_a_half_times_the_expected_run_time() -> None:
         ),
         (lambda c: c["pipeline"].update(minimum_good_share=80), "pipeline.minimum_good_share"),
         (lambda c: c["alerts"].update(sla_factor="late"), "alerts.sla_factor"),
+        (lambda c: c["alerts"].update(addressees=[]), "alerts.addressees"),
+        (lambda c: c["alerts"].update(addressees=["ops"]), "alerts.addressees.0"),
+        (lambda c: c["alerts"].update(addressees=["a@b.c", "Ops <ops@b.c>"]), "alerts.addressees.1"),
+        (lambda c: c["alerts"].update(addressees=["müller@b.c"]), "alerts.addressees.0"),
+        (lambda c: c["alerts"].update(addressees=["a@b.c\nBcc: x@y.z"]), "alerts.addressees.0"),
+        (lambda c: c["alerts"]["quiet_minutes"].pop("run_late"), "quiet_minutes lacks run_late"),
         (lambda c: c["dashboard"]["primary_deployments"].append("x"), "dashboard.primary_deployments.3"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -38,7 +39,10 @@ _CONFIRM = timedelta(seconds=90)
 # What must be remembered while the market database cannot be asked: an Airflow variable.
 _NOTE = "mltrading_database_alert"
 _CLAIM_SECONDS = 60
-_MOST_MAILS = 50
+# A callback has 50 s for everything.
+_MOST_SECONDS = 20.0
+# A mail server that hangs is left alone for so many times the time that it took.
+_PATIENCE = 10
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +80,10 @@ def _run_is_over(context: Any, *, failed: bool) -> None:
             resolve(connection, [_late_key(run), f"tick_not_started:{run.dag_id}"])
             symbols = read_symbols_file(Settings.from_environment().symbols_file)
             asked = list(context["params"].get("symbols") or symbols)
-            _tell_outcome(connection, deployments, run, context, asked, failed=failed)
-            freshness(connection, deployments, symbols, datetime.now(UTC))
+            with _never_in_the_way():
+                _tell_outcome(connection, deployments, run, context, asked, failed=failed)
+            with _never_in_the_way():
+                freshness(connection, deployments, symbols, datetime.now(UTC))
             sent = deliver(connection, deployments)
             log.info("%s %s is over; %d mails sent", run.dag_id, run.run_id, sent)
 
@@ -207,7 +213,11 @@ def on_sla_miss(dag: Any, tasks: str, blocking: str, misses: Sequence[Any], inst
 
             for alert in late:
                 open_alert(connection, alert, deployments.alerts)
-            held_up = any(it.dag_id == dag.dag_id for it in open_alerts(connection, ["run_late"]))
+            # Both have told it already: a late run holds up the next ticks, and one that did not start is
+            # late when it does.
+            told = [it.kind for it in open_alerts(connection) if it.dag_id == dag.dag_id]
+            held_up = "run_late" in told
+            behind = [] if "tick_not_started" in told else behind
             if (missed or behind) and not held_up:
                 open_alert(connection, _missed(deployments, dag.dag_id, missed, behind), deployments.alerts)
             sent = deliver(connection, deployments)
@@ -277,14 +287,10 @@ def _late(run: RunFacts, deployments: Deployments, now: datetime, waiting: list[
     unfinished = compat.instances(run.dag_id, run.run_id)
     # What has not been scheduled waits for the others, unless nothing else is left.
     blocking = [it for it in unfinished if it.state != "not started"] or unfinished
+    # A mail shows the first of many: what works, or tries again, before what only waits for its turn.
+    blocking.sort(key=lambda it: it.started_at is None)
     items = [Item(_said(it, symbols), it.log_url) for it in blocking]
-    items += [
-        Item(
-            f"{deployments.deployments[FEATURES].display_name}, {_spoken(other)}, waits for it",
-            other.grid_url,
-        )
-        for other in waiting
-    ]
+    also = deployments.deployments[FEATURES].display_name
     details = Details(
         "Look at what blocks it. A hung task can be cleared in the grid: it is repeated, nothing is lost.",
         [
@@ -292,6 +298,7 @@ def _late(run: RunFacts, deployments: Deployments, now: datetime, waiting: list[
             ("Scheduled" if run.run_type == "scheduled" else "Triggered", in_new_york(run.tick)),
             ("Elapsed", _minutes(now - began)),
             ("Expected", f"{_minutes(limit / deployments.alerts.sla_factor)}, late after {_minutes(limit)}"),
+            *[("Waits for it", f"{also}, {_spoken(other)}") for other in waiting],
             ("Run", run.run_id),
             ("Run in Airflow", run.grid_url),
         ],
@@ -302,13 +309,15 @@ def _late(run: RunFacts, deployments: Deployments, now: datetime, waiting: list[
 
 
 def _said(instance: InstanceFacts, symbols: list[list[str]]) -> str:
+    from include.mltrading.alerts.render import clock_in_new_york
+
     name = instance.task_id
     if instance.map_index >= 0:
         known = symbols[instance.map_index] if instance.map_index < len(symbols) else []
         name = f"{instance.label or ', '.join(known) or instance.map_index} ({name})"
     since = ""
     if instance.started_at is not None:
-        since = f" since {instance.started_at.astimezone(UTC):%H:%M:%S} UTC"
+        since = f" since {clock_in_new_york(instance.started_at)}"
     return f"{name}: {instance.state}{since}"
 
 
@@ -380,10 +389,11 @@ def database_failed(run: RunFacts | None, text: str, *, refused: bool, deploymen
         known = run is None or run.run_id in runs
         if run is not None and not known:
             runs.append(run.run_id)
-        sent_at = datetime.fromisoformat(state["sent_at"]) if "sent_at" in state else None
-        claimed = datetime.fromisoformat(state.get("claimed_at", "2000-01-01T00:00:00+00:00"))
+        # A login that is refused is news also while people know that the server was away.
+        sent_at = _instant(state.get("told", {}).get(kind))
+        claimed = _instant(state.get("claimed_at"))
         quiet = sent_at is not None and (known or now < sent_at + deployments.alerts.quiet(kind))
-        mine = not quiet and now > claimed + timedelta(seconds=_CLAIM_SECONDS)
+        mine = not quiet and (claimed is None or now > claimed + timedelta(seconds=_CLAIM_SECONDS))
         if mine:
             state["claimed_at"] = now.isoformat()
         state |= {"kind": kind, "text": text}
@@ -395,13 +405,19 @@ def database_failed(run: RunFacts | None, text: str, *, refused: bool, deploymen
     due = Due(
         alert.details, 0, kind, MANNERS[kind].severity, alert.subject, since, None, True, sent_at
     )  # fmt: skip
+    began = time.monotonic()
     sent = _send_one(compose(due, deployments.alerts.addressees, ""))
     with compat.locked_note(_NOTE) as note:
         state = json.loads(note.text or "{}")
-        state.pop("claimed_at", None)
+        if sent or not _hung(began):
+            state.pop("claimed_at", None)
         if sent:
-            state["sent_at"] = datetime.now(UTC).isoformat()
+            state.setdefault("told", {})[kind] = datetime.now(UTC).isoformat()
         note.text = json.dumps(state)
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def _database_alert(kind: Any, text: str, runs: list[str]) -> Alert:
@@ -429,7 +445,7 @@ def _database_is_back(connection: Connection) -> None:
     with compat.locked_note(_NOTE) as note:
         state, note.text = json.loads(note.text or "{}"), ""
     if state:
-        sent_at = datetime.fromisoformat(state["sent_at"]) if "sent_at" in state else None
+        sent_at = _instant(max(state.get("told", {}).values(), default=None))
         since = datetime.fromisoformat(state["since"])
         record_past(connection, _database_alert(state["kind"], state["text"], state["runs"]), since, sent_at)
 
@@ -476,9 +492,10 @@ def deliver(connection: Connection, deployments: Deployments) -> int:
     due, sent = claim_mail(connection), 0
     if due is None:
         return 0
+    began, pause = time.monotonic(), 0.0
     try:
         with mail_server() as send:
-            while due is not None and sent < _MOST_MAILS:
+            while due is not None and time.monotonic() < began + _MOST_SECONDS:
                 try:
                     send(compose(due, deployments.alerts.addressees, ""))
                 except MailRefusedError as error:
@@ -489,9 +506,16 @@ def deliver(connection: Connection, deployments: Deployments) -> int:
                 due = claim_mail(connection)
     except MailServerError as error:
         log.warning("%s; the next run tries again", error)
+        if _hung(began):
+            pause = _PATIENCE * (time.monotonic() - began)
     if due is not None:
-        mail_not_sent(connection, due)
+        mail_not_sent(connection, due, pause)
     return sent
+
+
+def _hung(began: float) -> bool:
+    """Whether so much time has passed that a server did not just refuse."""
+    return time.monotonic() > began + 1
 
 
 def _send_one(message: Any) -> bool:

@@ -7,6 +7,7 @@ sends the mails in these files (RFC 5322); the command line does so where Airflo
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +20,15 @@ from include.mltrading.alerts.render import POLICY
 from include.mltrading.errors import MLTradingError
 
 CONNECTION_ID = "smtp_default"
+# A task and a callback wait so long for an answer, whatever the connection says: a server that hangs must not
+# hold up a run, and Airflow ends a callback that takes 50 s.
+_MOST_SECONDS = 10
+
+log = logging.getLogger(__name__)
 
 
 class MailServerError(MLTradingError):
-    """The mail server cannot be reached, or nothing says where it is."""
+    """The mail server cannot be reached, does not answer any more, or nothing says where it is."""
 
 
 class MailRefusedError(MLTradingError):
@@ -33,20 +39,30 @@ class MailRefusedError(MLTradingError):
 def mail_server() -> Iterator[Callable[[EmailMessage], None]]:
     """A function that sends a mail. Its `From`, where empty, becomes the connection's from_email.
 
-    Raises MailServerError; the function raises MailRefusedError.
+    Raises MailServerError; the function raises it too, or MailRefusedError.
     """
     import smtplib
 
     from airflow.providers.common.compat.sdk import AirflowException
     from airflow.providers.smtp.hooks.smtp import SmtpHook
 
-    hook = SmtpHook(smtp_conn_id=CONNECTION_ID)
+    class Hook(SmtpHook):
+        """Does not wait long, and not again."""
+
+        @property
+        def timeout(self) -> int:
+            return min(int(super().timeout), _MOST_SECONDS)
+
+        @property
+        def smtp_retry_limit(self) -> int:
+            return 0
+
+    hook = Hook(smtp_conn_id=CONNECTION_ID)
     try:
         hook.get_conn()
-    except (OSError, AirflowException) as error:  # smtplib's errors are OSErrors
-        raise MailServerError(
-            f"no mail can be sent: {error}; start the mail server or correct the connection {CONNECTION_ID}"
-        ) from None
+    # smtplib's errors are OSErrors; the others are of a connection with a wrong `extra`.
+    except (OSError, AirflowException, RuntimeError, ValueError) as error:
+        raise MailServerError(_unserved(str(error))) from None
     # The hook's own method sends HTML alone; a mail needs its text part too.
     client = hook._smtp_client
     assert isinstance(client, smtplib.SMTP)  # noqa: S101 - SMTP_SSL is one too
@@ -56,12 +72,20 @@ def mail_server() -> Iterator[Callable[[EmailMessage], None]]:
             del message["From"]
             message["From"] = hook.from_email or f"mltrading@{socket.gethostname()}"
         try:
-            client.send_message(message)
-        except OSError as error:
+            refused = client.send_message(message)
+        except smtplib.SMTPServerDisconnected as error:  # also when it has not answered in time
+            raise MailServerError(_unserved(str(error))) from None
+        except (OSError, ValueError) as error:
             raise MailRefusedError(f"the mail server refused {message['Subject']!r}: {error}") from None
+        if refused:
+            log.warning("the mail server refused some of the addressees: %s", refused)
 
     with hook:
         yield send
+
+
+def _unserved(why: str) -> str:
+    return f"no mail can be sent: {why}; start the mail server or correct the connection {CONNECTION_ID}"
 
 
 def main(files: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -68,7 +68,8 @@ def after_publish(
     """Tell what a run leaves behind. quality: of a collecting run."""
     with never_in_the_way(), connect(settings) as connection:
         if quality is not None:
-            _of_quality(connection, settings, deployments, run, quality)
+            with never_in_the_way():
+                _of_quality(connection, settings, deployments, run, quality)
         results = ledger.latest(connection, run.dag_id, run.run_id, step, symbols)
         served = [symbol for symbol, result in results.items() if result.status == ledger.OK]
         if step == COLLECT and served:
@@ -77,13 +78,16 @@ def after_publish(
         resolve(connection, ["migration_edited", *(["sources_mixed"] if served else [])])
         slow = [symbol for symbol, result in results.items() if result.status == "timeout"]
         machine = socket.gethostname()
-        looked_at = {
-            f"timeouts_high:{step}": _timeouts(deployments, run, step, slow, len(symbols)),
-            "connections_high": _connections(connection, deployments),
-            f"memory_low:{machine}": _memory(deployments, machine),
-            f"disk_low:{machine}": _disks(deployments, machine),
+        checks: dict[str, Callable[[], Alert | None]] = {
+            f"disk_low:{machine}": lambda: _disks(deployments, machine),
+            f"timeouts_high:{step}": lambda: _timeouts(deployments, run, step, slow, len(symbols)),
+            "connections_high": lambda: _connections(connection, deployments),
+            f"memory_low:{machine}": lambda: _memory(deployments, machine),
         }
-        report(connection, looked_at, deployments.alerts)
+        for key, check in checks.items():
+            # One that cannot be made says nothing, and does not keep the others from it.
+            with never_in_the_way():
+                report(connection, {key: check()}, deployments.alerts)
 
 
 def _of_quality(
@@ -162,11 +166,13 @@ def _connections(connection: Connection, deployments: Deployments) -> Alert | No
         return None
     used, limit = row
     details = Details(
-        "See who holds them: SELECT pid, application_name, state, query FROM pg_stat_activity; end what is "
+        "See who holds them: `SELECT pid, application_name, state, query FROM pg_stat_activity`; end what is "
         "idle, or raise the role's CONNECTION LIMIT.",
         [("In use", f"{used} of {limit}"), ("Tolerated", f"{share:.0%}")],
     )
-    return Alert("connections_high", "connections_high", f"{used} of {limit} database connections", details)
+    return Alert(
+        "connections_high", "connections_high", f"{used} of {limit} database connections are in use", details
+    )
 
 
 def _memory(deployments: Deployments, machine: str) -> Alert | None:
@@ -177,7 +183,7 @@ def _memory(deployments: Deployments, machine: str) -> Alert | None:
     if free >= share * total:
         return None
     details = Details(
-        "See what uses it: ps aux --sort=-rss | head. Fewer tasks at a time (the pools) need less.",
+        "See what uses it: `ps aux --sort=-rss | head`. Fewer tasks at a time (the pools) need less.",
         [("Free", f"{free / 1e6:.1f} of {total / 1e6:.1f} GB ({free / total:.0%})"),
          ("Needed", f"{share:.0%}"), ("Machine", machine)],
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from email import policy
@@ -51,6 +52,11 @@ def in_new_york(instant: datetime) -> str:
     return f"{instant.astimezone(_NEW_YORK):%a %Y-%m-%d %H:%M} New York"
 
 
+def clock_in_new_york(instant: datetime) -> str:
+    """The time of day, to the second."""
+    return f"{instant.astimezone(_NEW_YORK):%H:%M:%S} New York"
+
+
 def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
@@ -98,7 +104,7 @@ def _html(mark: str, colour: str, title: str, details: Details) -> str:
         f'<p style="margin:0;color:{colour};font-weight:700">{escape(mark.upper())}</p>'
         f'<h1 style="font-size:20px;line-height:1.3;margin:4px 0 16px">{escape(title)}</h1>'
         f'<p style="margin:0 0 16px;padding:12px;background:#f3f4f6"><b>Next:</b> '
-        f"{escape(details.next_step)}</p>"
+        f"{_with_code(details.next_step)}</p>"
         f"{facts}{items}</div></body></html>\n"
     )
 
@@ -106,6 +112,12 @@ def _html(mark: str, colour: str, title: str, details: Details) -> str:
 def _line(text: str, url: str | None) -> str:
     words = escape(text) if url is None else f'<a href="{escape(url)}">{escape(text)}</a>'
     return f'<li style="margin:0 0 6px">{words}</li>'
+
+
+def _with_code(text: str) -> str:
+    """Text in which `…` is something to type."""
+    look = "background:#e4e6ea;padding:1px 4px;font-size:14px"
+    return re.sub(r"`([^`]+)`", rf'<code style="{look}">\1</code>', escape(text))
 
 
 def _linked(value: str) -> str:

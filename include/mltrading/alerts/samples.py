@@ -20,10 +20,21 @@ _SAMPLES: dict[Kind, tuple[str, Details]] = {
     "run_late": (
         "Yahoo Finance Data Collection, tick Fri 2026-01-16 12:00 New York: late, 12 min so far",
         Details(
-            "Look at what blocks it.",
-            [*_RUN, ("Elapsed", "12 min"), ("Expected", "8 min, late after 12 min"), _LINK],
+            "Look at what blocks it. A hung task can be cleared in the grid: it is repeated.",
+            [
+                _RUN[0],
+                ("Scheduled", _RUN[1][1]),
+                ("Elapsed", "12 min"),
+                ("Expected", "8 min, late after 12 min"),
+                ("Waits for it", "Production Feature Engineering, tick Fri 2026-01-16 12:05 New York"),
+                _RUN[2],
+                _LINK,
+            ],
             "Blocked by",
-            [Item("AAPL (collect_symbol): running since 17:00:09 UTC", _LOG)],
+            [
+                Item("AAPL (collect_symbol): running since 12:00:09 New York", _LOG),
+                Item("MSFT (collect_symbol): scheduled", _LOG),
+            ],
         ),
     ),
     "ticks_missed": (
@@ -40,7 +51,8 @@ _SAMPLES: dict[Kind, tuple[str, Details]] = {
     "run_failed": (
         "Yahoo Finance Data Collection, tick Fri 2026-01-16 12:00 New York: 2 of 114 symbols failed",
         Details(
-            "Open the log of one; clear the failed tasks in the grid when the cause is gone.",
+            "Open the log of one; clear the failed tasks in the grid when the cause is gone. "
+            f"`python -m include.mltrading check --run {_RUN[2][1]}` tells the run's story.",
             [*_RUN, _LINK, ("Symbols served", "112 of 114")],
             "Failed",
             [Item("AAPL: collect_symbol: error: Yahoo knows no such symbol", _LOG),
@@ -97,12 +109,12 @@ _SAMPLES: dict[Kind, tuple[str, Details]] = {
                 "Symbols", _SYMBOLS),
     ),
     "connections_high": (
-        "21 of 25 database connections",
+        "21 of 25 database connections are in use",
         Details("See who holds them in pg_stat_activity.", [("In use", "21 of 25"), ("Tolerated", "80%")]),
     ),
     "memory_low": (
         "6% of memory free on worker-1",
-        Details("See what uses it: ps aux --sort=-rss | head.", [("Free", "0.5 of 8.0 GB (6%)")]),
+        Details("See what uses it: `ps aux --sort=-rss | head`.", [("Free", "0.5 of 8.0 GB (6%)")]),
     ),
     "disk_low": (
         "a disk of worker-1 is nearly full",

@@ -13,6 +13,7 @@ from include.mltrading.alerts.kinds import MANNERS, Kind, Severity
 from include.mltrading.config import Alerts
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import query
+from include.mltrading.store.text import storable
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class Alert:
             "severity": MANNERS[self.kind].severity,
             "dag_id": self.dag_id,
             "run_id": self.run_id,
-            "subject": self.subject,
-            "details": Jsonb(asdict(self.details)),
+            "subject": storable(self.subject),
+            "details": Jsonb(storable(asdict(self.details))),
         }
 
 
@@ -182,6 +183,6 @@ def mail_sent(connection: Connection, due: Due) -> None:
     connection.execute(query("mail_sent"), {"id": due.id})
 
 
-def mail_not_sent(connection: Connection, due: Due) -> None:
-    """The mail server did not; the next one to send tries again."""
-    connection.execute(query("mail_not_sent"), {"id": due.id})
+def mail_not_sent(connection: Connection, due: Due, pause: float) -> None:
+    """The mail server did not; who sends after the pause (seconds), this one or another, tries again."""
+    connection.execute(query("mail_not_sent"), {"id": due.id, "pause": timedelta(seconds=pause)})

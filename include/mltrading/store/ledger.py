@@ -10,6 +10,7 @@ from datetime import datetime
 from include.mltrading.errors import DatabaseError
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import query
+from include.mltrading.store.text import storable
 
 OK = "ok"
 
@@ -96,7 +97,7 @@ def fail(
             **attempt.key(),
             "symbol": symbol,
             "status": status,
-            "error": error,
+            "error": storable(error),
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
             "peak_memory_bytes": peak_memory_bytes,
