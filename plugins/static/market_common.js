@@ -9,6 +9,22 @@ export function element(tag, content, className) {
   return made;
 }
 
+/* Fills `parent`. What is the same stays, so that a selection holds; a link that had the focus has it again. */
+export function put(parent, ...contents) {
+  contents.forEach((content, index) => {
+    const node = typeof content === "string" ? document.createTextNode(content) : content;
+    const there = parent.childNodes[index];
+    if (!there) parent.append(node);
+    else if (!there.isEqualNode(node)) {
+      const focused = there.contains(document.activeElement) ? document.activeElement.textContent : null;
+      there.replaceWith(node);
+      if (focused === null) return;
+      [node, ...(node.querySelectorAll?.("a") ?? [])].find((made) => made.localName === "a" && made.textContent === focused)?.focus({ preventScroll: true });
+    }
+  });
+  while (parent.childNodes.length > contents.length) parent.lastChild.remove();
+}
+
 export function link(text, href, title) {
   const made = element("a", text);
   made.href = href;

@@ -1,8 +1,8 @@
 /* The monitor: asks for each part of the snapshot at its own pace and draws it. */
 
 import {
-  ask, at, bytes, cell, duration, element, gridUrl, label, link, logUrl, number, numberCell, row, sentence, share,
-  symbolUrl, time,
+  ask, at, bytes, cell, duration, element, gridUrl, label, link, logUrl, number, numberCell, put, row, sentence,
+  share, symbolUrl, time,
 } from "./market_common.js";
 import { SortedTable } from "./market_table.js";
 
@@ -163,6 +163,25 @@ function showSymbols() {
   at("mm-shown").textContent = `${number(shown)} of ${number(symbols.rows.size)} symbols`;
 }
 
+/* What is shown stands in the address: it is there again when one comes back from a symbol's page. */
+function remember() {
+  const kept = {
+    ...(at("mm-filter").value && { filter: at("mm-filter").value }),
+    ...(chosen !== "symbols" && { show: chosen }),
+    ...((symbols.sortBy || symbols.descending) && { sort: `${symbols.descending ? "-" : ""}${symbols.sortBy}` }),
+  };
+  const text = `${new URLSearchParams(kept)}`;
+  window.history.replaceState(null, "", text ? `?${text}` : window.location.pathname);
+}
+
+function recall() {
+  const kept = new URLSearchParams(window.location.search);
+  at("mm-filter").value = kept.get("filter") ?? "";
+  if (Object.hasOwn(TITLES, kept.get("show"))) chosen = kept.get("show");
+  const sort = /^(-?)(\d+)$/.exec(kept.get("sort") ?? "");
+  if (sort && Number(sort[2]) < symbols.columns.length) symbols.sort(Number(sort[2]), sort[1] === "-");
+}
+
 function tiles(totals) {
   const box = at("mm-totals");
   for (const [name, title] of Object.entries(TITLES)) {
@@ -176,6 +195,7 @@ function tiles(totals) {
         chosen = name;
         tiles(seen.freshness.totals);
         showSymbols();
+        remember();
       });
       box.append(tile);
     }
@@ -187,7 +207,7 @@ function tiles(totals) {
 
 const DRAW = {
   pipelines(data) {
-    at("mm-pipelines").tBodies[0].replaceChildren(...data.flatMap(pipelineRows));
+    put(at("mm-pipelines").tBodies[0], ...data.flatMap(pipelineRows));
   },
   freshness(data) {
     at("mm-expected").textContent = time(data.expected_bar);
@@ -198,11 +218,11 @@ const DRAW = {
     showSymbols();
   },
   performance(data) {
-    at("mm-charts").replaceChildren(...data.pipelines.map(chart));
+    put(at("mm-charts"), ...data.pipelines.map(chart));
     costs.update(data.costs);
   },
   health(data, now) {
-    at("mm-health").replaceChildren(...Object.entries(facts(data, now)).flatMap(([name, [title, text]]) => {
+    put(at("mm-health"), ...Object.entries(facts(data, now)).flatMap(([name, [title, text]]) => {
       const value = element("dd", text);
       value.dataset.fact = name;
       return [element("dt", title), value];
@@ -214,8 +234,8 @@ const DRAW = {
     ));
     const none = cell("none");
     none.colSpan = 3;
-    at("mm-alerts").tBodies[0].replaceChildren(...(alerts.length ? alerts : [row(none)]));
-    at("mm-tables").tBodies[0].replaceChildren(...data.tables.map((table) => row(
+    put(at("mm-alerts").tBodies[0], ...(alerts.length ? alerts : [row(none)]));
+    put(at("mm-tables").tBodies[0], ...data.tables.map((table) => row(
       cell(table.name), cell(bytes(table.bytes), "mm-number"), numberCell(table.rows),
     )));
   },
@@ -282,5 +302,10 @@ async function refresh(part) {
   setTimeout(refresh, intervals[PACE[part]] * 1000, part);
 }
 
-at("mm-filter").addEventListener("input", showSymbols);
+recall();
+symbols.sorted = remember;
+at("mm-filter").addEventListener("input", () => {
+  showSymbols();
+  remember();
+});
 Object.keys(PACE).forEach(refresh);

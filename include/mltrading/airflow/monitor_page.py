@@ -18,18 +18,19 @@ from flask import Blueprint, redirect, request, url_for
 from flask.blueprints import BlueprintSetupState
 from flask_appbuilder import BaseView, expose  # type: ignore[import-untyped]
 from psycopg.conninfo import make_conninfo
+from psycopg_pool import PoolTimeout
 
 from include.mltrading.airflow.compat import map_index_of, newest_runs
 from include.mltrading.airflow.connection import CONNECTION_ID, libpq_keywords
-from include.mltrading.config import Deployments, load_deployments
+from include.mltrading.config import DagId, Deployments, load_deployments
 from include.mltrading.errors import MLTradingError, SchemaError, UsageError
 from include.mltrading.market.symbols import parse_symbol, read_symbols_file
 from include.mltrading.monitor.health import Word, health
-from include.mltrading.monitor.snapshot import PARTS, Part, shown_pipelines, snapshot
+from include.mltrading.monitor.snapshot import PARTS, Part, snapshot
 from include.mltrading.monitor.symbol import MOST_SESSIONS, symbol_page
 from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import Connection
-from include.mltrading.store.pool import ReadPool
+from include.mltrading.store.pool import ReadPool, SlowDatabaseError
 
 MENU_ITEM = "Market Monitor"
 _CONNECT = {"connect_timeout": "5", "application_name": "mltrading monitor"}
@@ -40,7 +41,10 @@ _OPTIONS = (
 )
 _NEVER_STORED = {"Cache-Control": "no-store"}
 _HEALTH_SECONDS = 10.0
+FIRST_RUN = "the first run is under way; the numbers fill in as symbols are done"
 _SESSIONS = 20
+# The server is there, and too busy; anything else of psycopg's means that it is not, or not for us.
+_SLOW = (SlowDatabaseError, psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable, PoolTimeout)
 
 Answer = tuple[dict[str, Any], int]
 
@@ -78,10 +82,15 @@ class MarketMonitor(BaseView):  # type: ignore[misc]
     def data(self) -> Any:
         """The snapshot with status 200, or 503 with a state and a message in its place.
 
-        ?parts=pipelines,health: these parts only; default: all.
+        ?parts=pipelines,health: these parts only; default: all. 400 when there is no such part.
         """
         asked = request.args.get("parts", ",".join(PARTS)).split(",")
-        document, status = monitor_data([part for part in PARTS if part in asked], datetime.now(UTC))
+        now = datetime.now(UTC)
+        if set(asked) <= set(PARTS):
+            document, status = monitor_data([part for part in PARTS if part in asked], now)
+        else:
+            message = f"parts: a list of {', '.join(PARTS)}"
+            document, status = {"state": "unknown", "as_of": now.isoformat(), "message": message}, 400
         return document, status, _NEVER_STORED
 
     @expose("/symbol_data")  # type: ignore[untyped-decorator]
@@ -116,28 +125,31 @@ class MarketMonitor(BaseView):  # type: ignore[misc]
 
 
 def monitor_data(parts: list[Part], now: datetime) -> Answer:
-    """The page's data and its HTTP status. state: ok, empty, first_run, no_schema, down or misconfigured."""
+    """The page's data and its HTTP status.
+
+    state: ok, empty, first_run; misconfigured, no_schema, slow, down.
+    """
+    load: DagId = "complete-data-and-features-ondemand"
 
     def look(connection: Connection, deployments: Deployments, symbols: list[str]) -> Answer:
         found = snapshot(connection, deployments, symbols, now, parts).as_document()
-        load = deployments.deployments["complete-data-and-features-ondemand"].display_name
         if found["state"] == "empty":
-            found["message"] = f"the database is empty: trigger the DAG {load} to load the first bars"
+            name = deployments.deployments[load].display_name
+            found["message"] = f"the database is empty: trigger the DAG {name} to load the first bars"
         elif found["state"] == "first_run":
-            found["message"] = "the first run is under way; the numbers fill in as symbols are done"
-        for pipeline in found.get("pipelines", ()):
-            pipeline["airflow"] = airflow_runs.get(pipeline["dag_id"])
+            found["message"] = FIRST_RUN
         return found, 200
 
-    airflow_runs: dict[str, dict[str, Any]] = {}
-    if "pipelines" in parts:
-        # Before the connection to the market database is taken: the two are not held together.
-        try:
-            shown = shown_pipelines(load_deployments())
-        except MLTradingError:
-            shown = []
-        airflow_runs = newest_runs(shown)
-    return _answered(look, now)
+    document, status = _answered(look, now)
+    # The connection to the market database has been given back: the two are not held together.
+    if "pipelines" in document:
+        airflow_runs = newest_runs([pipeline["dag_id"] for pipeline in document["pipelines"]])
+        for pipeline in document["pipelines"]:
+            pipeline["airflow"] = airflow_runs[pipeline["dag_id"]]
+    if document["state"] == "empty" and newest_runs([load])[load]["state"] in ("queued", "running"):
+        # Somebody has triggered it, and no symbol has begun.
+        document |= {"state": "first_run", "message": FIRST_RUN}
+    return document, status
 
 
 def symbol_data(text: str, sessions: int, now: datetime) -> Answer:
@@ -172,6 +184,10 @@ def _answered(look: Callable[[Connection, Deployments, list[str]], Answer], now:
             found, status = look(connection, deployments, symbols)
     except SchemaError as error:
         return common | {"state": "no_schema", "message": str(error)}, 503
+    except _SLOW as error:
+        log.warning("The market database is too slow for the monitor: %s", error)
+        message = "the market database is too slow to answer now; the web server's log has the reason"
+        return common | {"state": "slow", "message": message}, 503
     except (psycopg.Error, AirflowException) as error:
         # Not to everybody who may look: the text can name hosts and users.
         log.warning("The market database does not answer: %s", error)
