@@ -49,7 +49,8 @@ export const duration = (seconds) => {
   if (seconds === null || seconds === undefined) return NONE;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
-  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const [minutes, rest] = [Math.floor(whole / 60), whole % 60];
+  return [minutes && `${minutes} min`, (rest || !minutes) && `${rest} s`].filter(Boolean).join(" ");
 };
 export const bytes = (value) => {
   if (value === null || value === undefined) return NONE;

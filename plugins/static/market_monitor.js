@@ -95,7 +95,7 @@ function chart(timing) {
   // A run that was cleared days later must not flatten all others.
   const scale = Math.min(Math.max(longest, timing.limit_seconds * 1.1), timing.limit_seconds * 3);
   const y = (seconds) => floor - (Math.min(seconds, scale) / scale) * (floor - top);
-  const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "group" });
   svg.append(drawn("title", {}, `Run times of ${timing.display_name}, last ${timing.runs.length} runs`));
   for (const [seconds, name, kind] of [
     [timing.expected_seconds, "expected", "expected"],
@@ -116,13 +116,15 @@ function chart(timing) {
     svg.append(anchor);
   });
   svg.append(drawn("line", { x1: 0, x2: 320, y1: floor, y2: floor, class: "mm-line-axis" }));
-  if (timing.runs.length) {
+  const last = timing.runs.at(-1);
+  if (last) {
     svg.append(drawn("text", { x: 0, y: height - 4 }, time(timing.runs[0].tick)));
-    svg.append(drawn("text", { x: 320, y: height - 4, "text-anchor": "end" }, time(timing.runs.at(-1).tick)));
+    if (timing.runs.length > 1) svg.append(drawn("text", { x: 320, y: height - 4, "text-anchor": "end" }, time(last.tick)));
   } else {
     svg.append(drawn("text", { x: 120, y: 90 }, "no run yet"));
   }
-  const figure = element("figure", element("figcaption", timing.display_name));
+  const told = last ? `${timing.display_name}: last ${last.seconds === null ? "run is at work" : `took ${duration(last.seconds)}`}` : timing.display_name;
+  const figure = element("figure", element("figcaption", told));
   figure.append(svg);
   figure.dataset.dag = timing.dag_id;
   return figure;
@@ -266,9 +268,13 @@ function tell() {
   const bad = Object.values(failures)[0];
   const notice = seen.state === "ok" || !seen.state ? null : { state: seen.state, message: seen.message };
   const found = bad || notice ? [] : troubles();
-  const state = bad?.state ?? notice?.state ?? (found.length ? "attention" : "ok");
-  const kind = bad ? "danger" : notice ? "info" : found.length ? "warning" : "success";
-  const text = (bad ?? notice)?.message ?? (found.join("; ") || "all is well: data fresh, pipelines healthy, no open alert");
+  // Nothing is well before everything has been looked at.
+  const [calm, kindly, well] = Object.keys(PACE).every((part) => seen[part])
+    ? ["ok", "success", "all is well: data fresh, pipelines healthy, no open alert"]
+    : ["loading", "info", "looking …"];
+  const state = bad?.state ?? notice?.state ?? (found.length ? "attention" : calm);
+  const kind = bad ? "danger" : notice ? "info" : found.length ? "warning" : kindly;
+  const text = (bad ?? notice)?.message ?? (found.join("; ") || well);
   box.dataset.state = state;
   box.className = `alert alert-${kind} mm-message`;
   if (box.textContent !== sentence(text)) box.textContent = sentence(text);
@@ -284,7 +290,6 @@ async function refresh(part) {
       delete failures[part];
       Object.assign(seen, { [part]: data[part], state: data.state, message: data.message });
       at("mm-source").textContent = data.source ? `${data.source} data` : "";
-      at("mm-content").hidden = false;
       DRAW[part](data[part], data.as_of);
       const stamp = `${data.as_of.slice(0, 19).replace("T", " ")} UTC`;
       at(`mm-part-${part}`).querySelector(".mm-part-time").textContent = stamp.slice(11);
@@ -296,6 +301,8 @@ async function refresh(part) {
     failures[part] = { state: "unreachable", message: "the web server does not answer; what is shown is old" };
     console.warn(error);
   }
+  // All parts at once, so that none pushes another about.
+  if (Object.keys(PACE).every((name) => seen[name] || failures[name])) at("mm-content").hidden = !Object.keys(PACE).some((name) => seen[name]);
   tell();
   at("mm-refresh").textContent =
     `; status again every ${intervals.pipeline_status} s, freshness ${intervals.data_freshness} s, health ${intervals.system_health} s`;

@@ -14,7 +14,7 @@ import psycopg
 from airflow.auth.managers.models.resource_details import AccessView
 from airflow.exceptions import AirflowException
 from airflow.www.auth import has_access_view
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, redirect, request, send_from_directory, url_for
 from flask.blueprints import BlueprintSetupState
 from flask_appbuilder import BaseView, expose  # type: ignore[import-untyped]
 from psycopg.conninfo import make_conninfo
@@ -41,6 +41,7 @@ _OPTIONS = (
 )
 _NEVER_STORED = {"Cache-Control": "no-store"}
 _HEALTH_SECONDS = 10.0
+_KEPT_SECONDS = 12 * 3600
 FIRST_RUN = "the first run is under way; the numbers fill in as symbols are done"
 _SESSIONS = 20
 # The server is there, and too busy; anything else of psycopg's means that it is not, or not for us.
@@ -54,8 +55,6 @@ blueprint = Blueprint(
     "market_monitor",
     __name__,
     template_folder=str(PROJECT_ROOT / "plugins" / "templates"),
-    static_folder=str(PROJECT_ROOT / "plugins" / "static"),
-    static_url_path="/market_monitor/static",
 )
 
 
@@ -116,6 +115,14 @@ class MarketMonitor(BaseView):  # type: ignore[misc]
         if index is not None:
             place |= {"task_id": step, "map_index": index, "tab": "logs"}
         return redirect(url_for("Airflow.grid", dag_id=dag_id, **place))
+
+    # Not the blueprint's own static folder: that one is open to everybody.
+    @expose("/static/<path:filename>")  # type: ignore[untyped-decorator]
+    @has_access_view(AccessView.WEBSITE)
+    def static(self, filename: str) -> Any:
+        """A file of plugins/static; a browser may keep what has its version in its name."""
+        kept = _KEPT_SECONDS if filename.startswith("vendor/") else 0
+        return send_from_directory(PROJECT_ROOT / "plugins" / "static", filename, max_age=kept)
 
     @expose("/health")  # type: ignore[untyped-decorator]
     def health(self) -> Any:
