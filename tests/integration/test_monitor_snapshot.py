@@ -19,7 +19,7 @@ from include.mltrading.errors import SchemaError
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import bars_of, last_sessions
 from include.mltrading.monitor.health import health
-from include.mltrading.monitor.snapshot import COUNT_TO, Part, Snapshot, Success, snapshot
+from include.mltrading.monitor.snapshot import COUNT_TO, FinishedRuns, Part, Snapshot, Success, snapshot
 from include.mltrading.monitor.symbol import SymbolPage, symbol_page
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.pool import ReadPool, SlowDatabaseError
@@ -214,6 +214,41 @@ def test_the_last_run_is_the_one_with_the_latest_tick_and_counts_each_symbols_la
         ("collect_symbol", 0, False),
         ("compute_features", 1, True),
     ]
+
+
+def test_what_is_kept_of_finished_runs_gives_way_to_what_happened_since(
+    connection: Connection, deployments: Deployments
+) -> None:
+    finished = FinishedRuns()
+
+    def served() -> list[tuple[int, int, int, int]]:
+        found = snapshot(connection, deployments, ["AAPL"], NOW, ["pipelines"], finished)
+        fresh = snapshot(connection, deployments, ["AAPL"], NOW, ["pipelines"])
+        assert found.pipelines == fresh.pipelines
+        connection.read_only = False
+        run = fresh.pipelines[2].last_run if fresh.pipelines else None
+        return [(s.served, s.failed, s.running, s.rows_written) for s in run.steps] if run else []
+
+    plant_try(connection, "run", "AAPL", "ok", rows=21)
+    plant_try(connection, "run", "MSFT", "error", at=NOW + timedelta(minutes=1))
+    assert served() == [(1, 1, 0, 21)]
+    # What is over is not counted anew: an edit that no program makes is not seen.
+    connection.execute("UPDATE processing_history SET rows_written = 99 WHERE symbol = 'AAPL'")
+    kept = snapshot(connection, deployments, ["AAPL"], NOW, ["health"], finished).health
+    connection.read_only = False
+    assert kept is not None
+    assert kept.growth[0].day == 21
+    # The run is cleared: a symbol is tried again, and then served.
+    plant_try(connection, "run", "MSFT", "running", number=2, at=NOW + timedelta(minutes=9))
+    assert served() == [(1, 0, 1, 99)]
+    connection.execute(
+        "UPDATE processing_history SET status = 'ok', rows_written = 7, finished_at = now()"
+        " WHERE status = 'running'"
+    )
+    assert served() == [(2, 0, 0, 106)]
+    # A third try of a symbol that has had two.
+    plant_try(connection, "run", "MSFT", "timeout", number=3, at=NOW + timedelta(minutes=20))
+    assert served() == [(1, 1, 0, 99)]
 
 
 def test_success_counts_the_runs_that_are_over_by_when_they_began(connection: Connection) -> None:

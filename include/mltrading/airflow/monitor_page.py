@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +27,7 @@ from include.mltrading.config import DagId, Deployments, load_deployments
 from include.mltrading.errors import MLTradingError, SchemaError, UsageError
 from include.mltrading.market.symbols import parse_symbol, read_symbols_file
 from include.mltrading.monitor.health import Word, health
-from include.mltrading.monitor.snapshot import PARTS, Part, snapshot
+from include.mltrading.monitor.snapshot import PARTS, FinishedRuns, Part, snapshot
 from include.mltrading.monitor.symbol import MOST_SESSIONS, symbol_page
 from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import Connection
@@ -138,10 +139,10 @@ def monitor_data(parts: list[Part], now: datetime) -> Answer:
     """
     load: DagId = "complete-data-and-features-ondemand"
 
-    def look(connection: Connection, deployments: Deployments, symbols: list[str]) -> Answer:
-        found = snapshot(connection, deployments, symbols, now, parts).as_document()
+    def look(at: _Sources) -> Answer:
+        found = snapshot(at.connection, at.deployments, at.symbols, now, parts, at.finished).as_document()
         if found["state"] == "empty":
-            name = deployments.deployments[load].display_name
+            name = at.deployments.deployments[load].display_name
             found["message"] = f"the database is empty: trigger the DAG {name} to load the first bars"
         elif found["state"] == "first_run":
             found["message"] = FIRST_RUN
@@ -166,9 +167,9 @@ def symbol_data(text: str, sessions: int, now: datetime) -> Answer:
     except UsageError as error:
         return {"state": "unknown", "as_of": now.isoformat(), "message": str(error)}, 400
 
-    def look(connection: Connection, deployments: Deployments, symbols: list[str]) -> Answer:
-        page = symbol_page(connection, deployments, name, sessions, now)
-        if name not in symbols and not page.bars["timestamp"]:
+    def look(at: _Sources) -> Answer:
+        page = symbol_page(at.connection, at.deployments, name, sessions, now)
+        if name not in at.symbols and not page.bars["timestamp"]:
             message = f"{name} is not in the symbols file and has no bars in this range"
             return {"state": "unknown", "as_of": now.isoformat(), "message": message}, 404
         return page.as_document() | {"state": "ok"}, 200
@@ -176,7 +177,17 @@ def symbol_data(text: str, sessions: int, now: datetime) -> Answer:
     return _answered(look, now)
 
 
-def _answered(look: Callable[[Connection, Deployments, list[str]], Answer], now: datetime) -> Answer:
+@dataclass(frozen=True)
+class _Sources:
+    """What a look needs. finished: for this process and this database."""
+
+    connection: Connection
+    deployments: Deployments
+    symbols: list[str]
+    finished: FinishedRuns
+
+
+def _answered(look: Callable[[_Sources], Answer], now: datetime) -> Answer:
     """What `look` finds in the market database, or in one line why it could not."""
     common: dict[str, Any] = {"as_of": now.isoformat()}
     try:
@@ -187,8 +198,9 @@ def _answered(look: Callable[[Connection, Deployments, list[str]], Answer], now:
         return common | {"state": "misconfigured", "message": str(error)}, 503
     common["refresh_seconds"] = deployments.dashboard.refresh_intervals.model_dump()
     try:
-        with _pool().connection() as connection:
-            found, status = look(connection, deployments, symbols)
+        pool, finished = _database()
+        with pool.connection() as connection:
+            found, status = look(_Sources(connection, deployments, symbols, finished))
     except SchemaError as error:
         return common | {"state": "no_schema", "message": str(error)}, 503
     except _SLOW as error:
@@ -207,23 +219,23 @@ def _answered(look: Callable[[Connection, Deployments, list[str]], Answer], now:
 
 
 # One pool for each process: gunicorn's workers are forked before the first request.
-_pools: dict[tuple[int, str], ReadPool] = {}
+_databases: dict[tuple[int, str], tuple[ReadPool, FinishedRuns]] = {}
 _making = threading.Lock()
 
 
-def _pool() -> ReadPool:
-    """This process's pool for the connection as it is now."""
+def _database() -> tuple[ReadPool, FinishedRuns]:
+    """This process's pool for the connection as it is now, and what is known of the database behind it."""
     keywords = libpq_keywords()
     keywords |= _CONNECT | {"options": f"{keywords.get('options', '')} {_OPTIONS}"}
     key = (os.getpid(), make_conninfo(**keywords))
     with _making:
-        if key not in _pools:
-            for (pid, _), old in list(_pools.items()):
+        if key not in _databases:
+            for (pid, _), (old, _) in list(_databases.items()):
                 if pid == os.getpid():
                     old.close()
-            _pools.clear()
-            _pools[key] = ReadPool(key[1])
-        return _pools[key]
+            _databases.clear()
+            _databases[key] = ReadPool(key[1]), FinishedRuns()
+        return _databases[key]
 
 
 class _Health:
@@ -247,7 +259,8 @@ class _Health:
             settings = Settings.from_environment()
             deployments = load_deployments(settings.deployments_file)
             symbols = read_symbols_file(settings.symbols_file)
-            with _pool().connection() as connection:
+            pool, _ = _database()
+            with pool.connection() as connection:
                 return health(connection, deployments, symbols, datetime.now(UTC))
         except Exception as error:
             log.warning("The market database does not answer: %s", error)
