@@ -60,7 +60,12 @@ export const bytes = (value) => {
   for (; size >= 1000 && unit < units.length - 1; unit += 1) size /= 1000;
   return `${size.toFixed(unit > 1 && size < 100 ? 1 : 0)} ${units[unit]}`;
 };
-export const share = (value) => (value === null || value === undefined ? NONE : `${(100 * value).toFixed(1)}%`);
+// 100.0% is said of nothing less.
+export const share = (value) => {
+  if (value === null || value === undefined) return NONE;
+  const rounded = (100 * value).toFixed(1);
+  return value < 1 && rounded === "100.0" ? "99.9%" : `${rounded}%`;
+};
 
 const LABELS = {
   ok: "success", success: "success", fresh: "success", running: "info", queued: "info", info: "info",

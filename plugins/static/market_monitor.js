@@ -234,6 +234,7 @@ const DRAW = {
       cell(alert.dag_id ? link(alert.subject, gridUrl(alert.dag_id, alert.run_id)) : alert.subject),
       cell(time(alert.opened_at)),
     ));
+    at("mm-alerts-shown").textContent = alerts.length < data.alerts_open ? `the first ${alerts.length} of ${number(data.alerts_open)}` : "";
     const none = cell("none");
     none.colSpan = 3;
     put(at("mm-alerts").tBodies[0], ...(alerts.length ? alerts : [row(none)]));

@@ -138,7 +138,7 @@ async function show() {
       box.textContent = sentence(data.message ?? "no bars in this range");
       if (!data.ok) return;
     } else {
-      box.className = "alert alert-success mm-message";
+      box.className = `alert alert-${data.missing.length || data.quarantined.length ? "warning" : "success"} mm-message`;
       box.textContent = `${number(length)} bars of ${data.sessions} sessions; ${data.missing.length} missing, ${data.quarantined.length} quarantined, ${data.revised.length} revised`;
       at("ms-last").textContent = `${number(data.bars.close.at(-1), 2)} USD`;
       legend();
