@@ -137,7 +137,10 @@ async function show() {
       box.className = `alert alert-${data.ok ? "info" : "danger"} mm-message`;
       box.textContent = sentence(data.message ?? "no bars in this range");
       if (!data.ok) return;
+      at("ms-chart").hidden = true;
+      at("ms-content").hidden = false;
     } else {
+      at("ms-content").hidden = false;
       box.className = `alert alert-${data.missing.length || data.quarantined.length ? "warning" : "success"} mm-message`;
       box.textContent = `${number(length)} bars of ${data.sessions} sessions; ${data.missing.length} missing, ${data.quarantined.length} quarantined, ${data.revised.length} revised`;
       at("ms-last").textContent = `${number(data.bars.close.at(-1), 2)} USD`;

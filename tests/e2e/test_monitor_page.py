@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import psycopg
 import pytest
@@ -17,6 +17,7 @@ from include.mltrading.market.calendar import bars_of, last_sessions
 from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.monitor.snapshot import PARTS
 from include.mltrading.settings import Settings
+from include.standalone.runs import connect_metadata
 
 if TYPE_CHECKING:
     # Not at run time: pytest loads the module as a plugin.
@@ -438,6 +439,44 @@ def test_a_symbol_has_a_page_with_its_chart_and_the_bars_to_look_at(
     for name, status in (("NOSUCH", 404), ("no symbol;", 400)):
         answer = page.request.get(f"{site.url}/market_monitor/symbol_data", params={"symbol": name})
         assert (answer.status, answer.json()["state"]) == (status, "unknown")
+
+
+def test_a_symbols_step_leads_to_the_log_of_its_own_task_instance(
+    page: Page, admin_page: Page, site: Site, planted: list[datetime]
+) -> None:
+    site.log_in(admin_page, site.admin)
+    runs = f"{site.url}/api/v1/dags/{COLLECTION}/dagRuns"
+    made = admin_page.request.post(runs, data={"dag_run_id": "logged", "conf": {}})
+    assert made.status == 200
+    try:
+        # As the worker would have left it.
+        with connect_metadata(site.stack) as metadata:
+            metadata.execute(
+                "UPDATE task_instance SET state = 'success', try_number = 1,"
+                " rendered_map_index = 'IBM, MSFT',"
+                " start_date = now(), end_date = now(), hostname = 'localhost'"
+                " WHERE run_id = 'logged' AND task_id = 'collect_symbol' AND map_index = 3"
+            )
+        folder = site.stack.state / "airflow" / "logs" / f"dag_id={COLLECTION}" / "run_id=logged"
+        log = folder / "task_id=collect_symbol" / "map_index=3" / "attempt=1.log"
+        log.parent.mkdir(parents=True)
+        log.write_text("fetched what was asked for\n")
+        with psycopg.connect(site.market_url, autocommit=True) as connection:
+            connection.execute(
+                "UPDATE processing_history SET run_id = 'logged' WHERE dag_id = %s", (COLLECTION,)
+            )
+        site.log_in(page, site.viewer)
+        open_monitor(page, site)
+        step = page.locator("#mm-costs tr", has_text="MSFT").locator("a:text-is('collect_symbol')")
+        step.click()
+        page.wait_for_url(f"{site.url}/dags/{COLLECTION}/grid?*")
+        place = parse_qs(urlsplit(page.url).query)
+        assert (place["dag_run_id"], place["task_id"], place["map_index"], place["tab"]) == (
+            ["logged"], ["collect_symbol"], ["3"], ["logs"],
+        )  # fmt: skip
+        expect(page.locator("body")).to_contain_text("fetched what was asked for")
+    finally:
+        assert admin_page.request.delete(f"{runs}/logged").status == 204
 
 
 def test_a_dags_page_leads_to_the_monitor(page: Page, site: Site) -> None:
