@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any, Literal, get_args
@@ -252,7 +252,7 @@ class Snapshot:
 
     def as_document(self) -> dict[str, Any]:
         """The snapshot as JSON values, times as ISO texts, without the parts that were not asked for."""
-        return {name: value for name, value in plain(asdict(self)).items() if value is not None}
+        return {name: value for name, value in plain(self).items() if value is not None}
 
 
 class FinishedRuns:
@@ -313,12 +313,18 @@ def read_only(connection: Connection) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The value with its times as ISO texts, for JSON."""
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
+    """The value as JSON knows it: data classes as objects, times as ISO texts.
+
+    Not by dataclasses.asdict, which copies each number: it took twice the processor time of all the rest.
+    """
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, list):
         return [plain(item) for item in value]
-    return value.isoformat() if isinstance(value, datetime) else value
+    fields = value if isinstance(value, dict) else vars(value)
+    return {name: plain(item) for name, item in fields.items()}
 
 
 def shown_pipelines(deployments: Deployments) -> list[DagId]:

@@ -301,7 +301,9 @@ def monitor() -> Iterator[Figure]:
         deployments, now = load_deployments(), datetime.now(UTC)
 
         def look(parts: Sequence[Part]) -> float:
-            return _milliseconds(lambda: snapshot(bench.connection, deployments, bench.names, now, parts))
+            return _milliseconds(
+                lambda: snapshot(bench.connection, deployments, bench.names, now, parts).as_document()
+            )
 
         lacking = look(["freshness"])
         bench.connection.read_only = False
@@ -315,7 +317,7 @@ def monitor() -> Iterator[Figure]:
         whole = look(PARTS)
         finished = FinishedRuns()
         again = _milliseconds(
-            lambda: snapshot(bench.connection, deployments, bench.names, now, PARTS, finished)
+            lambda: snapshot(bench.connection, deployments, bench.names, now, PARTS, finished).as_document()
         )
         yield Figure("monitor", f"snapshot of {_MONITORED} symbols x 1 year, all parts", whole, "ms", 300)
         yield Figure("monitor", "  the same by a process that has looked before", again, "ms")
