@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import psycopg
 import pytest
+import requests
 from playwright.sync_api import Page, Response, Route, expect
 
 from include.mltrading.features.definitions import FEATURE_VERSION
@@ -329,9 +331,11 @@ def test_who_is_logged_out_while_the_page_is_open_gets_the_login(page: Page, sit
     page.clock.install()
     site.log_in(page, site.viewer)
     open_monitor(page, site)
+    expect(page.locator("#mm-content")).to_be_visible()
+    page.wait_for_load_state("networkidle")
     page.context.clear_cookies()
     page.clock.run_for(61_000)
-    page.wait_for_url(f"{site.url}/login/*")
+    page.wait_for_url(re.compile("/login/"))
 
 
 def test_nothing_is_called_well_before_everything_has_been_looked_at(
@@ -339,7 +343,7 @@ def test_nothing_is_called_well_before_everything_has_been_looked_at(
 ) -> None:
     site.log_in(page, site.viewer)
     held: list[Route] = []
-    page.route("**/data?parts=freshness", held.append)
+    page.route("**/data?parts=freshness", lambda route: held.append(route))
     page.goto(f"{site.url}/market_monitor/")
     for part in ("pipelines", "performance", "health"):
         expect(page.locator(f"#mm-part-{part} .mm-part-time")).to_contain_text("UTC")
@@ -352,7 +356,7 @@ def test_nothing_is_called_well_before_everything_has_been_looked_at(
 
 @pytest.mark.parametrize(
     "name",
-    ["../../etc/passwd", "<script>alert(1)</script>", "AAPL'; DROP TABLE market_data;--", '"', "A" * 9999],
+    ["../../etc/passwd", "<script>alert(1)</script>", "AAPL'; DROP TABLE market_data;--", '"', "A" * 3000],
 )
 def test_what_is_no_symbol_stays_a_text(page: Page, site: Site, name: str) -> None:
     site.log_in(page, site.viewer)
@@ -509,13 +513,13 @@ def test_an_anonymous_user_gets_nothing_but_one_word(page: Page, site: Site) -> 
         assert "as_of" not in page.content()
     # Whatever is asked along with it, one word, and no header that tells more.
     for query in ("", "?symbol=AAPL&parts=health"):
-        answer = page.request.get(f"{site.url}/market_monitor/health{query}", max_redirects=0)
-        assert (answer.status, answer.text()) in ((503, "stale"), (503, "down"))
-        assert set(answer.headers) <= {
+        word = requests.get(f"{site.url}/market_monitor/health{query}", timeout=60)
+        assert (word.status_code, word.text) in ((503, "stale"), (503, "down"))
+        assert {name.lower() for name in word.headers} <= {
             "server", "date", "connection", "content-type", "content-length", "cache-control", "vary",
             "x-robots-tag",
         }  # fmt: skip
-        assert (answer.headers["content-type"], answer.headers["server"]) == ("text/plain", "gunicorn")
+        assert (word.headers["content-type"], word.headers["server"]) == ("text/plain", "gunicorn")
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         for path in ("health", "data", "symbol_data", "log", ""):
             answer = page.request.fetch(f"{site.url}/market_monitor/{path}", method=method, max_redirects=0)
