@@ -694,9 +694,9 @@ def test_a_symbol_page_has_its_bars_features_and_marks(
         (EXPECTED,),
     )
     connection.execute(
-        "INSERT INTO quarantined_bars (symbol, timestamp, reason, payload_hash, payload, correlation_id)"
-        " VALUES ('AAPL', %(bar)s, 'high below low', 'a', '{}', 'c'),"
-        " ('AAPL', %(bar)s, 'low', 'b', '{}', 'c')",
+        "INSERT INTO quarantined_bars (symbol, timestamp, reason, payload_hash, payload, correlation_id,"
+        " released_at) VALUES ('AAPL', %(bar)s, 'high below low', 'a', '{}', 'c', NULL),"
+        " ('AAPL', %(bar)s, 'low', 'b', '{}', 'c', NULL), ('AAPL', %(bar)s, 'let in', 'c', '{}', 'c', now())",
         {"bar": refused},
     )
     connection.execute(
