@@ -475,7 +475,7 @@ def test_a_symbols_step_leads_to_the_log_of_its_own_task_instance(
             )
         folder = site.stack.state / "airflow" / "logs" / f"dag_id={COLLECTION}" / "run_id=logged"
         log = folder / "task_id=collect_symbol" / "map_index=3" / "attempt=1.log"
-        log.parent.mkdir(parents=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("fetched what was asked for\n")
         with psycopg.connect(site.market_url, autocommit=True) as connection:
             connection.execute(
