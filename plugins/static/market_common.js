@@ -9,6 +9,22 @@ export function element(tag, content, className) {
   return made;
 }
 
+/* Fills `parent`. What is the same stays, so that a selection holds; a link that had the focus has it again. */
+export function put(parent, ...contents) {
+  contents.forEach((content, index) => {
+    const node = typeof content === "string" ? document.createTextNode(content) : content;
+    const there = parent.childNodes[index];
+    if (!there) parent.append(node);
+    else if (!there.isEqualNode(node)) {
+      const focused = there.contains(document.activeElement) ? document.activeElement.textContent : null;
+      there.replaceWith(node);
+      if (focused === null) return;
+      [node, ...(node.querySelectorAll?.("a") ?? [])].find((made) => made.localName === "a" && made.textContent === focused)?.focus({ preventScroll: true });
+    }
+  });
+  while (parent.childNodes.length > contents.length) parent.lastChild.remove();
+}
+
 export function link(text, href, title) {
   const made = element("a", text);
   made.href = href;
@@ -33,7 +49,8 @@ export const duration = (seconds) => {
   if (seconds === null || seconds === undefined) return NONE;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
-  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const [minutes, rest] = [Math.floor(whole / 60), whole % 60];
+  return [minutes && `${minutes} min`, (rest || !minutes) && `${rest} s`].filter(Boolean).join(" ");
 };
 export const bytes = (value) => {
   if (value === null || value === undefined) return NONE;
@@ -43,7 +60,12 @@ export const bytes = (value) => {
   for (; size >= 1000 && unit < units.length - 1; unit += 1) size /= 1000;
   return `${size.toFixed(unit > 1 && size < 100 ? 1 : 0)} ${units[unit]}`;
 };
-export const share = (value) => (value === null || value === undefined ? NONE : `${(100 * value).toFixed(1)}%`);
+// 100.0% is said of nothing less.
+export const share = (value) => {
+  if (value === null || value === undefined) return NONE;
+  const rounded = (100 * value).toFixed(1);
+  return value < 1 && rounded === "100.0" ? "99.9%" : `${rounded}%`;
+};
 
 const LABELS = {
   ok: "success", success: "success", fresh: "success", running: "info", queued: "info", info: "info",

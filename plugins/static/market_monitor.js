@@ -1,8 +1,8 @@
 /* The monitor: asks for each part of the snapshot at its own pace and draws it. */
 
 import {
-  ask, at, bytes, cell, duration, element, gridUrl, label, link, logUrl, number, numberCell, row, sentence, share,
-  symbolUrl, time,
+  ask, at, bytes, cell, duration, element, gridUrl, label, link, logUrl, number, numberCell, put, row, sentence,
+  share, symbolUrl, time,
 } from "./market_common.js";
 import { SortedTable } from "./market_table.js";
 
@@ -95,7 +95,7 @@ function chart(timing) {
   // A run that was cleared days later must not flatten all others.
   const scale = Math.min(Math.max(longest, timing.limit_seconds * 1.1), timing.limit_seconds * 3);
   const y = (seconds) => floor - (Math.min(seconds, scale) / scale) * (floor - top);
-  const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "group" });
   svg.append(drawn("title", {}, `Run times of ${timing.display_name}, last ${timing.runs.length} runs`));
   for (const [seconds, name, kind] of [
     [timing.expected_seconds, "expected", "expected"],
@@ -116,13 +116,15 @@ function chart(timing) {
     svg.append(anchor);
   });
   svg.append(drawn("line", { x1: 0, x2: 320, y1: floor, y2: floor, class: "mm-line-axis" }));
-  if (timing.runs.length) {
+  const last = timing.runs.at(-1);
+  if (last) {
     svg.append(drawn("text", { x: 0, y: height - 4 }, time(timing.runs[0].tick)));
-    svg.append(drawn("text", { x: 320, y: height - 4, "text-anchor": "end" }, time(timing.runs.at(-1).tick)));
+    if (timing.runs.length > 1) svg.append(drawn("text", { x: 320, y: height - 4, "text-anchor": "end" }, time(last.tick)));
   } else {
     svg.append(drawn("text", { x: 120, y: 90 }, "no run yet"));
   }
-  const figure = element("figure", element("figcaption", timing.display_name));
+  const told = last ? `${timing.display_name}: last ${last.seconds === null ? "run is at work" : `took ${duration(last.seconds)}`}` : timing.display_name;
+  const figure = element("figure", element("figcaption", told));
   figure.append(svg);
   figure.dataset.dag = timing.dag_id;
   return figure;
@@ -163,6 +165,25 @@ function showSymbols() {
   at("mm-shown").textContent = `${number(shown)} of ${number(symbols.rows.size)} symbols`;
 }
 
+/* What is shown stands in the address: it is there again when one comes back from a symbol's page. */
+function remember() {
+  const kept = {
+    ...(at("mm-filter").value && { filter: at("mm-filter").value }),
+    ...(chosen !== "symbols" && { show: chosen }),
+    ...((symbols.sortBy || symbols.descending) && { sort: `${symbols.descending ? "-" : ""}${symbols.sortBy}` }),
+  };
+  const text = `${new URLSearchParams(kept)}`;
+  window.history.replaceState(null, "", text ? `?${text}` : window.location.pathname);
+}
+
+function recall() {
+  const kept = new URLSearchParams(window.location.search);
+  at("mm-filter").value = kept.get("filter") ?? "";
+  if (Object.hasOwn(TITLES, kept.get("show"))) chosen = kept.get("show");
+  const sort = /^(-?)(\d+)$/.exec(kept.get("sort") ?? "");
+  if (sort && Number(sort[2]) < symbols.columns.length) symbols.sort(Number(sort[2]), sort[1] === "-");
+}
+
 function tiles(totals) {
   const box = at("mm-totals");
   for (const [name, title] of Object.entries(TITLES)) {
@@ -176,6 +197,7 @@ function tiles(totals) {
         chosen = name;
         tiles(seen.freshness.totals);
         showSymbols();
+        remember();
       });
       box.append(tile);
     }
@@ -187,7 +209,7 @@ function tiles(totals) {
 
 const DRAW = {
   pipelines(data) {
-    at("mm-pipelines").tBodies[0].replaceChildren(...data.flatMap(pipelineRows));
+    put(at("mm-pipelines").tBodies[0], ...data.flatMap(pipelineRows));
   },
   freshness(data) {
     at("mm-expected").textContent = time(data.expected_bar);
@@ -198,11 +220,11 @@ const DRAW = {
     showSymbols();
   },
   performance(data) {
-    at("mm-charts").replaceChildren(...data.pipelines.map(chart));
+    put(at("mm-charts"), ...data.pipelines.map(chart));
     costs.update(data.costs);
   },
   health(data, now) {
-    at("mm-health").replaceChildren(...Object.entries(facts(data, now)).flatMap(([name, [title, text]]) => {
+    put(at("mm-health"), ...Object.entries(facts(data, now)).flatMap(([name, [title, text]]) => {
       const value = element("dd", text);
       value.dataset.fact = name;
       return [element("dt", title), value];
@@ -212,10 +234,11 @@ const DRAW = {
       cell(alert.dag_id ? link(alert.subject, gridUrl(alert.dag_id, alert.run_id)) : alert.subject),
       cell(time(alert.opened_at)),
     ));
+    at("mm-alerts-shown").textContent = alerts.length < data.alerts_open ? `the first ${alerts.length} of ${number(data.alerts_open)}` : "";
     const none = cell("none");
     none.colSpan = 3;
-    at("mm-alerts").tBodies[0].replaceChildren(...(alerts.length ? alerts : [row(none)]));
-    at("mm-tables").tBodies[0].replaceChildren(...data.tables.map((table) => row(
+    put(at("mm-alerts").tBodies[0], ...(alerts.length ? alerts : [row(none)]));
+    put(at("mm-tables").tBodies[0], ...data.tables.map((table) => row(
       cell(table.name), cell(bytes(table.bytes), "mm-number"), numberCell(table.rows),
     )));
   },
@@ -246,9 +269,13 @@ function tell() {
   const bad = Object.values(failures)[0];
   const notice = seen.state === "ok" || !seen.state ? null : { state: seen.state, message: seen.message };
   const found = bad || notice ? [] : troubles();
-  const state = bad?.state ?? notice?.state ?? (found.length ? "attention" : "ok");
-  const kind = bad ? "danger" : notice ? "info" : found.length ? "warning" : "success";
-  const text = (bad ?? notice)?.message ?? (found.join("; ") || "all is well: data fresh, pipelines healthy, no open alert");
+  // Nothing is well before everything has been looked at.
+  const [calm, kindly, well] = Object.keys(PACE).every((part) => seen[part])
+    ? ["ok", "success", "all is well: data fresh, pipelines healthy, no open alert"]
+    : ["loading", "info", "looking …"];
+  const state = bad?.state ?? notice?.state ?? (found.length ? "attention" : calm);
+  const kind = bad ? "danger" : notice ? "info" : found.length ? "warning" : kindly;
+  const text = (bad ?? notice)?.message ?? (found.join("; ") || well);
   box.dataset.state = state;
   box.className = `alert alert-${kind} mm-message`;
   if (box.textContent !== sentence(text)) box.textContent = sentence(text);
@@ -264,7 +291,6 @@ async function refresh(part) {
       delete failures[part];
       Object.assign(seen, { [part]: data[part], state: data.state, message: data.message });
       at("mm-source").textContent = data.source ? `${data.source} data` : "";
-      at("mm-content").hidden = false;
       DRAW[part](data[part], data.as_of);
       const stamp = `${data.as_of.slice(0, 19).replace("T", " ")} UTC`;
       at(`mm-part-${part}`).querySelector(".mm-part-time").textContent = stamp.slice(11);
@@ -276,11 +302,18 @@ async function refresh(part) {
     failures[part] = { state: "unreachable", message: "the web server does not answer; what is shown is old" };
     console.warn(error);
   }
+  // All parts at once, so that none pushes another about.
+  if (Object.keys(PACE).every((name) => seen[name] || failures[name])) at("mm-content").hidden = !Object.keys(PACE).some((name) => seen[name]);
   tell();
   at("mm-refresh").textContent =
     `; status again every ${intervals.pipeline_status} s, freshness ${intervals.data_freshness} s, health ${intervals.system_health} s`;
   setTimeout(refresh, intervals[PACE[part]] * 1000, part);
 }
 
-at("mm-filter").addEventListener("input", showSymbols);
+recall();
+symbols.sorted = remember;
+at("mm-filter").addEventListener("input", () => {
+  showSymbols();
+  remember();
+});
 Object.keys(PACE).forEach(refresh);

@@ -64,11 +64,15 @@ function draw(data) {
   })));
   for (const name of ["bb_upper", "bb_lower"]) line(name, 0, { lineStyle: charts.LineStyle.Dashed });
   for (const name of ["sma_short", "sma_med", "sma_long"]) line(name, 0);
-  const shown = new Set([...bars.timestamp]);
-  charts.createSeriesMarkers(candles, [
+  // A mark hangs on a bar, or on the stripe that shows that there is none.
+  const marks = [
     ...data.quarantined.map((mark) => ({ time: mark.timestamp, position: "aboveBar", shape: "square", color: "#d84315", text: "Q" })),
     ...data.revised.map((mark) => ({ time: mark.timestamp, position: "belowBar", shape: "circle", color: "#1565c0", text: "R" })),
-  ].filter((mark) => shown.has(mark.time)).sort((one, other) => one.time - other.time));
+  ].sort((one, other) => one.time - other.time);
+  const stored = new Set(bars.timestamp);
+  charts.createSeriesMarkers(candles, marks.filter((mark) => stored.has(mark.time)));
+  const absent = new Set(data.missing.filter((at) => !stored.has(at)));
+  charts.createSeriesMarkers(lacking, marks.filter((mark) => absent.has(mark.time)).map((mark) => ({ ...mark, position: "inBar" })));
   const volume = chart.addSeries(charts.HistogramSeries, { priceFormat: { type: "volume" }, priceLineVisible: false, lastValueVisible: false }, 1);
   volume.setData(bars.timestamp.map((at, index) => ({
     time: at, value: bars.volume[index], color: bars.close[index] >= bars.open[index] ? COLOURS.up : COLOURS.down,
@@ -116,6 +120,7 @@ function tables(data) {
 
 async function show() {
   at("ms-name").textContent = symbol;
+  document.title = document.title.replace("Symbol", () => symbol);
   at("ms-ranges").append(...Object.entries(RANGES).map(([count, title]) => {
     const made = link(title, `symbol?${new URLSearchParams({ symbol, sessions: count })}`);
     made.className = `btn btn-default${Number(count) === sessions ? " active" : ""}`;
@@ -132,8 +137,11 @@ async function show() {
       box.className = `alert alert-${data.ok ? "info" : "danger"} mm-message`;
       box.textContent = sentence(data.message ?? "no bars in this range");
       if (!data.ok) return;
+      at("ms-chart").hidden = true;
+      at("ms-content").hidden = false;
     } else {
-      box.className = "alert alert-success mm-message";
+      at("ms-content").hidden = false;
+      box.className = `alert alert-${data.missing.length || data.quarantined.length ? "warning" : "success"} mm-message`;
       box.textContent = `${number(length)} bars of ${data.sessions} sessions; ${data.missing.length} missing, ${data.quarantined.length} quarantined, ${data.revised.length} revised`;
       at("ms-last").textContent = `${number(data.bars.close.at(-1), 2)} USD`;
       legend();

@@ -1,10 +1,10 @@
 /* A table that is sorted by its headers and touched only where something has changed. */
 
-import { cell, element } from "./market_common.js";
+import { cell, element, put } from "./market_common.js";
 
 export class SortedTable {
   /* columns: {title, value(item), text(item), link(item)?, className?(item), number?, descending?};
-     key(item): who is who from one update to the next. */
+     key(item): who is who from one update to the next. `sorted` is called after each sort. */
   constructor(table, columns, key, sortBy = 0) {
     this.columns = columns;
     this.key = key;
@@ -12,6 +12,7 @@ export class SortedTable {
     this.sortBy = sortBy;
     this.descending = Boolean(columns[sortBy].descending);
     this.accepts = () => true;
+    this.sorted = () => {};
     const head = element("tr");
     this.heads = columns.map((column, index) => {
       const th = element("th", undefined, column.number ? "mm-number" : "");
@@ -28,11 +29,12 @@ export class SortedTable {
     this.mark();
   }
 
-  sort(index) {
-    this.descending = index === this.sortBy ? !this.descending : Boolean(this.columns[index].descending);
+  sort(index, descending) {
+    this.descending = descending ?? (index === this.sortBy ? !this.descending : Boolean(this.columns[index].descending));
     this.sortBy = index;
     this.mark();
     this.order();
+    this.sorted();
   }
 
   mark() {
@@ -61,7 +63,7 @@ export class SortedTable {
           content = element("a", text);
           content.href = href;
         }
-        box.cell.replaceChildren(content);
+        put(box.cell, content);
         box.cell.className = className;
       });
     }
@@ -94,7 +96,9 @@ export class SortedTable {
     const byKey = (one, other) => (this.key(one.item) < this.key(other.item) ? -1 : 1);
     const sorted = [...this.rows.values()].sort((one, other) => compare(one, other) || byKey(one, other));
     if (sorted.some((entry, index) => this.body.children[index] !== entry.row)) {
+      const focused = document.activeElement;
       this.body.append(...sorted.map((entry) => entry.row));
+      if (this.body.contains(focused)) focused.focus({ preventScroll: true });
     }
   }
 

@@ -36,9 +36,13 @@ _ARGUMENTS = [
 
 @dataclass(frozen=True)
 class Site:
-    """The web server, its users (name, password), and the server of the market database."""
+    """The web server with the rest of its stack, its users, the server of the market database.
+
+    Users: (name, password).
+    """
 
     url: str
+    stack: Stack
     admin: tuple[str, str]
     viewer: tuple[str, str]
     market: EmbeddedPostgres
@@ -104,7 +108,7 @@ def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 "--email", "viewer@localhost.invalid", "--firstname", "A", "--lastname", "Viewer",
             )  # fmt: skip
             admin = (airflow.ADMIN, airflow.admin_password(stack.state))
-            yield Site(url, admin, VIEWER, market, market_url)
+            yield Site(url, stack, admin, VIEWER, market, market_url)
 
 
 @pytest.fixture(scope="session")

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from include.mltrading.config import Deployments, load_deployments
 from include.mltrading.errors import SchemaError
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import bars_of, last_sessions
 from include.mltrading.monitor.health import health
-from include.mltrading.monitor.snapshot import COUNT_TO, Part, Snapshot, Success, snapshot
+from include.mltrading.monitor.snapshot import COUNT_TO, FinishedRuns, Part, Snapshot, Success, snapshot
 from include.mltrading.monitor.symbol import SymbolPage, symbol_page
 from include.mltrading.store.connection import Connection
-from include.mltrading.store.pool import ReadPool
+from include.mltrading.store.pool import ReadPool, SlowDatabaseError
 
 pytestmark = pytest.mark.integration
 
@@ -212,6 +216,41 @@ def test_the_last_run_is_the_one_with_the_latest_tick_and_counts_each_symbols_la
     ]
 
 
+def test_what_is_kept_of_finished_runs_gives_way_to_what_happened_since(
+    connection: Connection, deployments: Deployments
+) -> None:
+    finished = FinishedRuns()
+
+    def served() -> list[tuple[int, int, int, int]]:
+        found = snapshot(connection, deployments, ["AAPL"], NOW, ["pipelines"], finished)
+        fresh = snapshot(connection, deployments, ["AAPL"], NOW, ["pipelines"])
+        assert found.pipelines == fresh.pipelines
+        connection.read_only = False
+        run = fresh.pipelines[2].last_run if fresh.pipelines else None
+        return [(s.served, s.failed, s.running, s.rows_written) for s in run.steps] if run else []
+
+    plant_try(connection, "run", "AAPL", "ok", rows=21)
+    plant_try(connection, "run", "MSFT", "error", at=NOW + timedelta(minutes=1))
+    assert served() == [(1, 1, 0, 21)]
+    # What is over is not counted anew: an edit that no program makes is not seen.
+    connection.execute("UPDATE processing_history SET rows_written = 99 WHERE symbol = 'AAPL'")
+    kept = snapshot(connection, deployments, ["AAPL"], NOW, ["health"], finished).health
+    connection.read_only = False
+    assert kept is not None
+    assert kept.growth[0].day == 21
+    # The run is cleared: a symbol is tried again, and then served.
+    plant_try(connection, "run", "MSFT", "running", number=2, at=NOW + timedelta(minutes=9))
+    assert served() == [(1, 0, 1, 99)]
+    connection.execute(
+        "UPDATE processing_history SET status = 'ok', rows_written = 7, finished_at = now()"
+        " WHERE status = 'running'"
+    )
+    assert served() == [(2, 0, 0, 106)]
+    # A third try of a symbol that has had two.
+    plant_try(connection, "run", "MSFT", "timeout", number=3, at=NOW + timedelta(minutes=20))
+    assert served() == [(1, 1, 0, 99)]
+
+
 def test_success_counts_the_runs_that_are_over_by_when_they_began(connection: Connection) -> None:
     for number, (age, results) in enumerate([
         (HOUR, ["ok", "ok"]), (5 * HOUR, ["ok", "error"]), (2 * DAY, ["ok", "ok"]),
@@ -345,6 +384,228 @@ def test_the_last_backup_is_the_last_that_was_verified(connection: Connection) -
 # The whole ----------------------------------------------------------------------------------------------
 
 
+def plant_a_bad_day(connection: Connection) -> list[str]:
+    """Late, stale, empty, missing, quarantined and failed symbols, runs of all three DAGs; the symbols."""
+    plant_bars(connection, "FRESH", DUE)
+    plant_bars(connection, "HOLES", [start for start in DUE if start not in (DUE[5], DUE[-2])])
+    plant_bars(connection, "LATE", [start for start in DUE if start <= EXPECTED - 2 * HOUR])
+    plant_bars(connection, "STALE", DUE[:-20])
+    connection.execute(
+        "INSERT INTO feature_engineered_data (symbol, timestamp, feature_version) VALUES ('FRESH', %s, '1')",
+        (EXPECTED,),
+    )
+    plant_state(connection, "FRESH", None)
+    plant_state(connection, "HOLES", DUE[-3])
+    plant_state(connection, "LATE", None, version="0")
+    plant_state(connection, "STALE", None)
+    connection.execute("INSERT INTO data_source (source) VALUES ('simulated')")
+    connection.execute(
+        "INSERT INTO quarantined_bars (symbol, timestamp, reason, payload_hash, payload, correlation_id,"
+        " first_seen) VALUES ('HOLES', %s, 'high below low', 'a', '{}', 'c', %s)",
+        (DUE[5], NOW - HOUR),
+    )
+    for number, (age, last) in enumerate([(HOUR, "ok"), (26 * HOUR, "error"), (9 * DAY, "ok")]):
+        at = NOW - age
+        for dag_id, step in ((COLLECTION, "collect_symbol"), (FEATURES, "compute_features")):
+            plant = partial(plant_try, connection, f"run{number}", dag_id=dag_id, step=step, tick=at, at=at)
+            plant("FRESH", "ok", rows=21, cpu=0.5, memory=10**7)
+            plant("HOLES", "timeout", seconds=55)
+            plant("HOLES", last, number=2, rows=3, cpu=4, memory=2 * 10**7)
+            plant("LATE", "ok" if number else "crashed", seconds=70)
+    plant_try(connection, "load", "FRESH", "ok", dag_id=ONDEMAND, rows=1750)
+    plant_try(connection, "load", "FRESH", "running", dag_id=ONDEMAND, step="compute_features")
+    connection.execute(
+        "INSERT INTO request_clock (vendor, next_slot, not_before, refusals) VALUES ('yahoo', %s, %s, 3)",
+        (NOW, NOW + HOUR),
+    )
+    for key, severity in (("a", "warning"), ("b", "critical")):
+        connection.execute(
+            "INSERT INTO alerts (key, condition, kind, severity, subject, details, opened_at, dag_id, run_id)"
+            " VALUES (%s, 'c', 'run_failed', %s, 'subject', '{}', %s, %s, 'run0')",
+            (key, severity, NOW, COLLECTION),
+        )
+    return ["EMPTY", "FRESH", "HOLES", "LATE", "STALE"]
+
+
+def test_every_number_of_the_snapshot_is_what_plain_sql_says(
+    connection: Connection, deployments: Deployments
+) -> None:
+    """The whole document is compared: a number that is added to it and not counted here is a failure."""
+    symbols = plant_a_bad_day(connection)
+    connection.execute("ANALYZE")
+
+    document = json.loads(json.dumps(snapshot(connection, deployments, symbols, NOW).as_document()))
+
+    connection.read_only = False
+    plain = connection.cursor(row_factory=dict_row)
+    plain.execute(
+        "CREATE TEMP VIEW latest AS SELECT DISTINCT ON (dag_id, run_id, step, symbol) * FROM"
+        " processing_history ORDER BY dag_id, run_id, step, symbol, try DESC"
+    )
+    plain.execute(
+        "CREATE TEMP VIEW steps AS SELECT dag_id, run_id, step, min(began) AS started_at,"
+        " CASE WHEN bool_and(status <> 'running') THEN max(ended) END AS finished_at,"
+        " count(*) FILTER (WHERE status = 'ok') AS served,"
+        " count(*) FILTER (WHERE status NOT IN ('ok', 'running')) AS failed,"
+        " count(*) FILTER (WHERE status = 'running') AS running,"
+        " coalesce(sum(rows_written), 0)::bigint AS rows_written, max(window_end) AS tick"
+        " FROM latest JOIN (SELECT dag_id, run_id, step, symbol, min(started_at) AS began, max(finished_at)"
+        " AS ended FROM processing_history GROUP BY 1, 2, 3, 4) AS tries USING (dag_id, run_id, step, symbol)"
+        " GROUP BY dag_id, run_id, step"
+    )
+    plain.execute(
+        "CREATE TEMP VIEW runs AS SELECT dag_id, run_id, max(tick) AS tick,"
+        " CASE WHEN sum(running) > 0 THEN 'running' WHEN sum(failed) > 0 THEN 'failed' ELSE 'ok' END"
+        " AS state,"
+        " min(started_at) AS started_at, CASE WHEN sum(running) = 0 THEN"
+        " extract(epoch FROM max(finished_at) - min(started_at))::float8 END AS seconds,"
+        " sum(served)::int AS served, sum(failed)::int AS failed FROM steps GROUP BY 1, 2"
+    )
+
+    def rows(text: str, *values: Any, **named: Any) -> list[dict[str, Any]]:
+        return plain.execute(text, named or values).fetchall()
+
+    def last_run(dag_id: str) -> dict[str, Any]:
+        (run,) = rows(
+            "SELECT run_id, tick, state, started_at, seconds FROM runs WHERE dag_id = %s"
+            " ORDER BY tick DESC LIMIT 1",
+            dag_id,
+        )
+        return run | {
+            "steps": rows(
+                "SELECT step, started_at, finished_at, served, failed, running, rows_written FROM steps"
+                " WHERE dag_id = %s AND run_id = %s ORDER BY started_at, step",
+                dag_id, run["run_id"],
+            )
+        }  # fmt: skip
+
+    def success(dag_id: str, since: datetime) -> dict[str, Any]:
+        (found,) = rows(
+            "SELECT count(*) AS runs, count(*) FILTER (WHERE state = 'ok') AS runs_ok,"
+            " coalesce(sum(served + failed), 0)::int AS symbols, coalesce(sum(served), 0)::int AS symbols_ok,"
+            " sum(served)::float8 / sum(served + failed) AS share"
+            " FROM runs WHERE dag_id = %s AND state <> 'running' AND started_at >= %s",
+            dag_id, since,
+        )  # fmt: skip
+        return found
+
+    def symbol(name: str, bars_behind: int | None, age: float | None, freshness: str) -> dict[str, Any]:
+        (found,) = rows(
+            "WITH bars AS (SELECT timestamp FROM market_data WHERE symbol = %(name)s AND is_final)"
+            " SELECT %(name)s AS symbol, (SELECT max(timestamp) FROM bars) AS newest_bar,"
+            " (SELECT count(*) FROM unnest(%(due)s::timestamptz[]) AS due (start)"
+            "  WHERE start NOT IN (SELECT * FROM bars)) AS missing,"
+            " (SELECT count(*) FROM bars, symbol_state WHERE symbol = %(name)s"
+            "  AND (timestamp >= stale_from OR feature_version <> %(version)s)) AS features_behind",
+            name=name,
+            due=DUE,
+            version=FEATURE_VERSION,
+        )
+        return found | {"bars_behind": bars_behind, "age_hours": age, "freshness": freshness}
+
+    def one(text: str, *values: Any) -> Any:
+        (row,) = rows(text, *values)
+        return next(iter(row.values()))
+
+    dag_ids = [ONDEMAND, FEATURES, COLLECTION]
+    names = [
+        "Complete Data + Features Pipeline",
+        "Production Feature Engineering",
+        "Yahoo Finance Data Collection",
+    ]
+    next_ticks = {FEATURES: "2026-03-11T20:05:00+00:00", COLLECTION: "2026-03-11T20:00:00+00:00"}
+    minutes = [30, 10, 8]
+    written = "SELECT coalesce(sum(rows_written), 0)::int FROM latest WHERE step = %s AND started_at >= %s"
+    machine = {name: document["health"].pop(name) for name in ("memory", "disks")}
+    # Looking itself makes a new database grow a little.
+    size = document["health"].pop("database_bytes")
+    assert size == pytest.approx(one("SELECT pg_database_size(current_database())"), rel=0.05)
+    assert 0 < machine["memory"]["free"] < machine["memory"]["total"]
+    assert document == json.loads(json.dumps(default=datetime.isoformat, obj={
+        "as_of": NOW,
+        "source": one("SELECT source FROM data_source"),
+        "state": "ok",
+        "pipelines": [
+            {
+                "dag_id": dag_id,
+                "display_name": name,
+                "last_run": last_run(dag_id),
+                "day": success(dag_id, NOW - DAY),
+                "week": success(dag_id, NOW - 7 * DAY),
+                "next_tick": next_ticks.get(dag_id),
+            }
+            for dag_id, name in zip(dag_ids, names, strict=True)
+        ],
+        "performance": {
+            "pipelines": [
+                {
+                    "dag_id": dag_id,
+                    "display_name": name,
+                    "expected_seconds": expected * 60,
+                    "limit_seconds": expected * 90,
+                    "runs": rows(
+                        "SELECT run_id, tick, state, seconds FROM runs WHERE dag_id = %s ORDER BY tick",
+                        dag_id,
+                    ),
+                }
+                for dag_id, name, expected in zip(dag_ids, names, minutes, strict=True)
+            ],
+            "costs": rows(
+                "SELECT dag_id, run_id, step, symbol, status, cpu_seconds, peak_memory_bytes,"
+                " extract(epoch FROM finished_at - started_at)::float8 AS seconds FROM latest"
+                " WHERE (dag_id, run_id) IN (SELECT DISTINCT ON (dag_id) dag_id, run_id FROM runs"
+                "  ORDER BY dag_id, tick DESC) AND status <> 'running'"
+                " ORDER BY seconds DESC, array_position(%s, dag_id), symbol",
+                sorted(dag_ids),
+            ),
+        },
+        "freshness": {
+            "expected_bar": EXPECTED,
+            "stale_before": EXPECTED - 2 * HOUR,
+            "threshold_hours": 2,
+            "sessions": 10,
+            "count_to": COUNT_TO,
+            "totals": {
+                "symbols": 5, "fresh": 2, "late": 1, "stale": 1, "empty": 1,
+                "features_behind": 2, "missing": 4,
+            },
+            "symbols": [
+                symbol("EMPTY", None, None, "empty"),
+                symbol("FRESH", 0, 0.25, "fresh"),
+                symbol("HOLES", 0, 0.25, "fresh"),
+                symbol("LATE", 2, 2.25, "late"),
+                symbol("STALE", 20, 19.25, "stale"),
+            ],
+        },
+        "health": {
+            "connections": one("SELECT count(*) FROM pg_stat_activity WHERE usename = current_user"),
+            "connections_limit": one("SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user"),
+            "tables": rows(
+                "SELECT relname AS name, pg_total_relation_size(oid) AS bytes, n_live_tup AS rows"
+                " FROM pg_class JOIN pg_stat_user_tables USING (relname)"
+                " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY bytes DESC, name"
+            ),
+            "growth": [
+                {"step": step} | {
+                    name: one(written, step, NOW - since) for name, since in (("day", DAY), ("week", 7 * DAY))
+                }
+                for step in ("collect_symbol", "compute_features")
+            ],
+            "rate_limits": rows(
+                "SELECT vendor, not_before AS paused_until, refusals, 0 AS waiting FROM request_clock"
+            ),
+            "alerts": rows(
+                "SELECT severity, kind, subject, opened_at, dag_id, run_id FROM alerts ORDER BY key DESC"
+            ),
+            "alerts_open": one("SELECT count(*) FROM alerts WHERE resolved_at IS NULL"),
+            "quarantined": one("SELECT count(*) FROM quarantined_bars"),
+            "quarantined_day": one("SELECT count(*) FROM quarantined_bars WHERE first_seen > %s", NOW - DAY),
+            "last_backup": None,
+        },
+    }))  # fmt: skip
+    assert [cost["status"] for cost in document["performance"]["costs"]].count("crashed") == 2
+
+
 def test_the_snapshot_is_json_with_its_instant_and_the_kind_of_data(
     connection: Connection, deployments: Deployments
 ) -> None:
@@ -423,14 +684,15 @@ def test_a_symbol_page_has_its_bars_features_and_marks(
     plant_bars(connection, "AAPL", [EXPECTED + HOUR], final=False)
     plant_bars(connection, "MSFT", DUE)
     connection.execute(
-        "INSERT INTO feature_engineered_data (symbol, timestamp, rsi, feature_version)"
-        " VALUES ('AAPL', %s, 55, '1')",
+        "INSERT INTO feature_engineered_data (symbol, timestamp, feature_version, rsi, sma_short, sma_med,"
+        " sma_long, bb_upper, bb_lower, macd, macd_signal, macd_histogram)"
+        " VALUES ('AAPL', %s, '1', 55, 1, 2, 3, 4, 5, 6, 7, 8)",
         (EXPECTED,),
     )
     connection.execute(
-        "INSERT INTO quarantined_bars (symbol, timestamp, reason, payload_hash, payload, correlation_id)"
-        " VALUES ('AAPL', %(bar)s, 'high below low', 'a', '{}', 'c'),"
-        " ('AAPL', %(bar)s, 'low', 'b', '{}', 'c')",
+        "INSERT INTO quarantined_bars (symbol, timestamp, reason, payload_hash, payload, correlation_id,"
+        " released_at) VALUES ('AAPL', %(bar)s, 'high below low', 'a', '{}', 'c', NULL),"
+        " ('AAPL', %(bar)s, 'low', 'b', '{}', 'c', NULL), ('AAPL', %(bar)s, 'let in', 'c', '{}', 'c', now())",
         {"bar": refused},
     )
     connection.execute(
@@ -446,11 +708,14 @@ def test_a_symbol_page_has_its_bars_features_and_marks(
 
     since = last_sessions(5, NOW)[0].open
     plain = connection.execute(
-        "SELECT extract(epoch FROM timestamp)::bigint, close, volume FROM market_data"
-        " WHERE symbol = 'AAPL' AND timestamp >= %s ORDER BY 1",
+        "SELECT extract(epoch FROM m.timestamp)::bigint, open, high, low, close, volume, is_final,"
+        " sma_short, sma_med, sma_long, bb_upper, bb_lower, rsi, macd, macd_signal, macd_histogram"
+        " FROM market_data AS m LEFT JOIN feature_engineered_data AS f"
+        " ON f.symbol = m.symbol AND f.timestamp = m.timestamp"
+        " WHERE m.symbol = 'AAPL' AND m.timestamp >= %s ORDER BY 1",
         (since,),
     ).fetchall()
-    assert list(zip(page.bars["timestamp"], page.bars["close"], page.bars["volume"], strict=True)) == plain
+    assert list(zip(*page.bars.values(), strict=True)) == plain
     assert page.bars["rsi"] == [None] * (len(plain) - 2) + [55, None]
     assert page.bars["is_final"][-2:] == [True, False]
     assert page.missing == [int(hole.timestamp()), int(refused.timestamp())]
@@ -468,6 +733,32 @@ def test_a_symbol_page_has_its_bars_features_and_marks(
 
 
 # The pool -----------------------------------------------------------------------------------------------
+
+
+def test_a_look_that_takes_too_long_is_cut_and_not_repeated_at_once(database: str) -> None:
+    pool = ReadPool(database, answer=2.1)
+    try:
+        with pytest.raises(SlowDatabaseError, match="no answer within 2"), pool.connection() as connection:
+            connection.execute("SELECT pg_sleep(60)")
+        entered = False
+        with pytest.raises(SlowDatabaseError, match="no answer within 2"), pool.connection():
+            entered = True
+        assert not entered
+    finally:
+        pool.close()
+
+
+def test_a_connection_that_hangs_is_replaced(database: str) -> None:
+    pool = ReadPool(database)
+    with pool.connection() as first:
+        pid = first.info.backend_pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pool.connection() as second:
+            assert second.info.backend_pid != pid
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        pool.close()
 
 
 def test_the_pool_is_bounded_and_takes_its_connections_back(database: str) -> None:

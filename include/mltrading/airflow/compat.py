@@ -212,4 +212,4 @@ def map_index_of(dag_id: str, run_id: str, task_id: str, symbol: str) -> int | N
         found = session.query(TaskInstance.map_index, TaskInstance.rendered_map_index).filter(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == task_id
         )
-        return next((index for index, label in found if symbol in (label or "").split(", ")), None)
+        return next((index for index, label in found if label and symbol in label.split(", ")), None)

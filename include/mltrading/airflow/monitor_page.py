@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,22 +15,23 @@ import psycopg
 from airflow.auth.managers.models.resource_details import AccessView
 from airflow.exceptions import AirflowException
 from airflow.www.auth import has_access_view
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, redirect, request, send_from_directory, url_for
 from flask.blueprints import BlueprintSetupState
 from flask_appbuilder import BaseView, expose  # type: ignore[import-untyped]
 from psycopg.conninfo import make_conninfo
+from psycopg_pool import PoolTimeout
 
 from include.mltrading.airflow.compat import map_index_of, newest_runs
 from include.mltrading.airflow.connection import CONNECTION_ID, libpq_keywords
-from include.mltrading.config import Deployments, load_deployments
+from include.mltrading.config import DagId, Deployments, load_deployments
 from include.mltrading.errors import MLTradingError, SchemaError, UsageError
 from include.mltrading.market.symbols import parse_symbol, read_symbols_file
 from include.mltrading.monitor.health import Word, health
-from include.mltrading.monitor.snapshot import PARTS, Part, shown_pipelines, snapshot
+from include.mltrading.monitor.snapshot import PARTS, FinishedRuns, Part, snapshot
 from include.mltrading.monitor.symbol import MOST_SESSIONS, symbol_page
 from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import Connection
-from include.mltrading.store.pool import ReadPool
+from include.mltrading.store.pool import ReadPool, SlowDatabaseError
 
 MENU_ITEM = "Market Monitor"
 _CONNECT = {"connect_timeout": "5", "application_name": "mltrading monitor"}
@@ -40,7 +42,11 @@ _OPTIONS = (
 )
 _NEVER_STORED = {"Cache-Control": "no-store"}
 _HEALTH_SECONDS = 10.0
+_KEPT_SECONDS = 12 * 3600
+FIRST_RUN = "the first run is under way; the numbers fill in as symbols are done"
 _SESSIONS = 20
+# The server is there, and too busy; anything else of psycopg's means that it is not, or not for us.
+_SLOW = (SlowDatabaseError, psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable, PoolTimeout)
 
 Answer = tuple[dict[str, Any], int]
 
@@ -50,8 +56,6 @@ blueprint = Blueprint(
     "market_monitor",
     __name__,
     template_folder=str(PROJECT_ROOT / "plugins" / "templates"),
-    static_folder=str(PROJECT_ROOT / "plugins" / "static"),
-    static_url_path="/market_monitor/static",
 )
 
 
@@ -78,10 +82,15 @@ class MarketMonitor(BaseView):  # type: ignore[misc]
     def data(self) -> Any:
         """The snapshot with status 200, or 503 with a state and a message in its place.
 
-        ?parts=pipelines,health: these parts only; default: all.
+        ?parts=pipelines,health: these parts only; default: all. 400 when there is no such part.
         """
         asked = request.args.get("parts", ",".join(PARTS)).split(",")
-        document, status = monitor_data([part for part in PARTS if part in asked], datetime.now(UTC))
+        now = datetime.now(UTC)
+        if set(asked) <= set(PARTS):
+            document, status = monitor_data([part for part in PARTS if part in asked], now)
+        else:
+            message = f"parts: a list of {', '.join(PARTS)}"
+            document, status = {"state": "unknown", "as_of": now.isoformat(), "message": message}, 400
         return document, status, _NEVER_STORED
 
     @expose("/symbol_data")  # type: ignore[untyped-decorator]
@@ -108,6 +117,14 @@ class MarketMonitor(BaseView):  # type: ignore[misc]
             place |= {"task_id": step, "map_index": index, "tab": "logs"}
         return redirect(url_for("Airflow.grid", dag_id=dag_id, **place))
 
+    # Not the blueprint's own static folder: that one is open to everybody.
+    @expose("/static/<path:filename>")  # type: ignore[untyped-decorator]
+    @has_access_view(AccessView.WEBSITE)
+    def static(self, filename: str) -> Any:
+        """A file of plugins/static; a browser may keep what has its version in its name."""
+        kept = _KEPT_SECONDS if filename.startswith("vendor/") else 0
+        return send_from_directory(PROJECT_ROOT / "plugins" / "static", filename, max_age=kept)
+
     @expose("/health")  # type: ignore[untyped-decorator]
     def health(self) -> Any:
         """One word for anybody: up with status 200, stale or down with 503."""
@@ -116,28 +133,31 @@ class MarketMonitor(BaseView):  # type: ignore[misc]
 
 
 def monitor_data(parts: list[Part], now: datetime) -> Answer:
-    """The page's data and its HTTP status. state: ok, empty, first_run, no_schema, down or misconfigured."""
+    """The page's data and its HTTP status.
 
-    def look(connection: Connection, deployments: Deployments, symbols: list[str]) -> Answer:
-        found = snapshot(connection, deployments, symbols, now, parts).as_document()
-        load = deployments.deployments["complete-data-and-features-ondemand"].display_name
+    state: ok, empty, first_run; misconfigured, no_schema, slow, down.
+    """
+    load: DagId = "complete-data-and-features-ondemand"
+
+    def look(at: _Sources) -> Answer:
+        found = snapshot(at.connection, at.deployments, at.symbols, now, parts, at.finished).as_document()
         if found["state"] == "empty":
-            found["message"] = f"the database is empty: trigger the DAG {load} to load the first bars"
+            name = at.deployments.deployments[load].display_name
+            found["message"] = f"the database is empty: trigger the DAG {name} to load the first bars"
         elif found["state"] == "first_run":
-            found["message"] = "the first run is under way; the numbers fill in as symbols are done"
-        for pipeline in found.get("pipelines", ()):
-            pipeline["airflow"] = airflow_runs.get(pipeline["dag_id"])
+            found["message"] = FIRST_RUN
         return found, 200
 
-    airflow_runs: dict[str, dict[str, Any]] = {}
-    if "pipelines" in parts:
-        # Before the connection to the market database is taken: the two are not held together.
-        try:
-            shown = shown_pipelines(load_deployments())
-        except MLTradingError:
-            shown = []
-        airflow_runs = newest_runs(shown)
-    return _answered(look, now)
+    document, status = _answered(look, now)
+    # The connection to the market database has been given back: the two are not held together.
+    if "pipelines" in document:
+        airflow_runs = newest_runs([pipeline["dag_id"] for pipeline in document["pipelines"]])
+        for pipeline in document["pipelines"]:
+            pipeline["airflow"] = airflow_runs[pipeline["dag_id"]]
+    if document["state"] == "empty" and newest_runs([load])[load]["state"] in ("queued", "running"):
+        # Somebody has triggered it, and no symbol has begun.
+        document |= {"state": "first_run", "message": FIRST_RUN}
+    return document, status
 
 
 def symbol_data(text: str, sessions: int, now: datetime) -> Answer:
@@ -147,9 +167,9 @@ def symbol_data(text: str, sessions: int, now: datetime) -> Answer:
     except UsageError as error:
         return {"state": "unknown", "as_of": now.isoformat(), "message": str(error)}, 400
 
-    def look(connection: Connection, deployments: Deployments, symbols: list[str]) -> Answer:
-        page = symbol_page(connection, deployments, name, sessions, now)
-        if name not in symbols and not page.bars["timestamp"]:
+    def look(at: _Sources) -> Answer:
+        page = symbol_page(at.connection, at.deployments, name, sessions, now)
+        if name not in at.symbols and not page.bars["timestamp"]:
             message = f"{name} is not in the symbols file and has no bars in this range"
             return {"state": "unknown", "as_of": now.isoformat(), "message": message}, 404
         return page.as_document() | {"state": "ok"}, 200
@@ -157,7 +177,17 @@ def symbol_data(text: str, sessions: int, now: datetime) -> Answer:
     return _answered(look, now)
 
 
-def _answered(look: Callable[[Connection, Deployments, list[str]], Answer], now: datetime) -> Answer:
+@dataclass(frozen=True)
+class _Sources:
+    """What a look needs. finished: for this process and this database."""
+
+    connection: Connection
+    deployments: Deployments
+    symbols: list[str]
+    finished: FinishedRuns
+
+
+def _answered(look: Callable[[_Sources], Answer], now: datetime) -> Answer:
     """What `look` finds in the market database, or in one line why it could not."""
     common: dict[str, Any] = {"as_of": now.isoformat()}
     try:
@@ -168,10 +198,15 @@ def _answered(look: Callable[[Connection, Deployments, list[str]], Answer], now:
         return common | {"state": "misconfigured", "message": str(error)}, 503
     common["refresh_seconds"] = deployments.dashboard.refresh_intervals.model_dump()
     try:
-        with _pool().connection() as connection:
-            found, status = look(connection, deployments, symbols)
+        pool, finished = _database()
+        with pool.connection() as connection:
+            found, status = look(_Sources(connection, deployments, symbols, finished))
     except SchemaError as error:
         return common | {"state": "no_schema", "message": str(error)}, 503
+    except _SLOW as error:
+        log.warning("The market database is too slow for the monitor: %s", error)
+        message = "the market database is too slow to answer now; the web server's log has the reason"
+        return common | {"state": "slow", "message": message}, 503
     except (psycopg.Error, AirflowException) as error:
         # Not to everybody who may look: the text can name hosts and users.
         log.warning("The market database does not answer: %s", error)
@@ -184,23 +219,23 @@ def _answered(look: Callable[[Connection, Deployments, list[str]], Answer], now:
 
 
 # One pool for each process: gunicorn's workers are forked before the first request.
-_pools: dict[tuple[int, str], ReadPool] = {}
+_databases: dict[tuple[int, str], tuple[ReadPool, FinishedRuns]] = {}
 _making = threading.Lock()
 
 
-def _pool() -> ReadPool:
-    """This process's pool for the connection as it is now."""
+def _database() -> tuple[ReadPool, FinishedRuns]:
+    """This process's pool for the connection as it is now, and what is known of the database behind it."""
     keywords = libpq_keywords()
     keywords |= _CONNECT | {"options": f"{keywords.get('options', '')} {_OPTIONS}"}
     key = (os.getpid(), make_conninfo(**keywords))
     with _making:
-        if key not in _pools:
-            for (pid, _), old in list(_pools.items()):
+        if key not in _databases:
+            for (pid, _), (old, _) in list(_databases.items()):
                 if pid == os.getpid():
                     old.close()
-            _pools.clear()
-            _pools[key] = ReadPool(key[1])
-        return _pools[key]
+            _databases.clear()
+            _databases[key] = ReadPool(key[1]), FinishedRuns()
+        return _databases[key]
 
 
 class _Health:
@@ -224,7 +259,8 @@ class _Health:
             settings = Settings.from_environment()
             deployments = load_deployments(settings.deployments_file)
             symbols = read_symbols_file(settings.symbols_file)
-            with _pool().connection() as connection:
+            pool, _ = _database()
+            with pool.connection() as connection:
                 return health(connection, deployments, symbols, datetime.now(UTC))
         except Exception as error:
             log.warning("The market database does not answer: %s", error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -69,7 +69,7 @@ class SymbolPage:
 
     def as_document(self) -> dict[str, Any]:
         """The page as JSON values, other times as ISO texts."""
-        document: dict[str, Any] = plain(asdict(self))
+        document: dict[str, Any] = plain(self)
         return document
 
 

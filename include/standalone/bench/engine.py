@@ -21,7 +21,7 @@ from include.market_simulator import bars as simulated_bars
 from include.mltrading.config import load_deployments
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.bars import Bar
-from include.mltrading.monitor.snapshot import PARTS, Part, snapshot
+from include.mltrading.monitor.snapshot import PARTS, FinishedRuns, Part, snapshot
 from include.mltrading.settings import Settings
 from include.mltrading.store import market_data
 from include.mltrading.store.connection import connect
@@ -301,7 +301,9 @@ def monitor() -> Iterator[Figure]:
         deployments, now = load_deployments(), datetime.now(UTC)
 
         def look(parts: Sequence[Part]) -> float:
-            return _milliseconds(lambda: snapshot(bench.connection, deployments, bench.names, now, parts))
+            return _milliseconds(
+                lambda: snapshot(bench.connection, deployments, bench.names, now, parts).as_document()
+            )
 
         lacking = look(["freshness"])
         bench.connection.read_only = False
@@ -313,7 +315,12 @@ def monitor() -> Iterator[Figure]:
             lambda: bench.connection.execute(query("newest_bars"), {"symbols": bench.names}).fetchall()
         )
         whole = look(PARTS)
+        finished = FinishedRuns()
+        again = _milliseconds(
+            lambda: snapshot(bench.connection, deployments, bench.names, now, PARTS, finished).as_document()
+        )
         yield Figure("monitor", f"snapshot of {_MONITORED} symbols x 1 year, all parts", whole, "ms", 300)
+        yield Figure("monitor", "  the same by a process that has looked before", again, "ms")
         yield Figure("monitor", "  floor: the newest bar of each symbol", floor, "ms")
         yield Figure("monitor", "  against the floor", whole / floor, "x")
         for part in PARTS:
