@@ -621,7 +621,7 @@ def test_old_backups_go_after_a_good_new_one_and_nothing_else_goes(
         being_written,
     ]
     for path in others:
-        path.write_text("not a backup of this database")
+        path.write_bytes(b"PGDMP" if path in others[:3] else b"no backup")
     link = tmp_path / f"{name}-20200102T000000Z.dump"
     link.symlink_to(own[58])
     arguments = ("backup", "--directory", str(tmp_path), "--keep-daily", "7", "--keep-weekly", "4")
