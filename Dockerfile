@@ -24,5 +24,5 @@ RUN pip install --no-cache-dir --root-user-action=ignore -r requirements.txt -c 
 
 USER astro
 COPY --chown=astro:0 . .
-# A named volume mounted here takes its owner from this folder.
-RUN mkdir -p logs
+# Named volumes mounted here take their owner from these folders.
+RUN mkdir -p logs && mkdir -m 700 -p backups

@@ -39,6 +39,7 @@ def market(postgres: EmbeddedPostgres) -> Iterator[Market]:
     yield Market(name, pipeline, analyst, admin)
     with psycopg.connect(postgres.url(SUPERUSER), autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        connection.execute(f"DROP DATABASE {name}_verify WITH (FORCE)")
 
 
 def test_the_pipelines_tables_stand_in_its_own_schema(market: Market) -> None:
@@ -90,6 +91,17 @@ def test_roles_may_be_applied_again_and_a_strangers_role_stays_outside(
     stranger = postgres.ensure_database(f"other_{uuid.uuid4().hex[:8]}")
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         psycopg.connect(make_conninfo(stranger, dbname=market.name))
+
+
+def test_the_database_to_verify_backups_in_is_the_pipelines_and_nobody_elses(
+    postgres: EmbeddedPostgres, market: Market
+) -> None:
+    verify = f"{market.name}_verify"
+    with psycopg.connect(make_conninfo(market.pipeline, dbname=verify)) as connection:
+        connection.execute("CREATE TABLE anything ()")
+        connection.rollback()
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(make_conninfo(market.analyst, dbname=verify))
 
 
 def test_tables_that_stand_in_public_are_not_hidden(

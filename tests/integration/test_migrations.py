@@ -12,7 +12,13 @@ from include.mltrading.errors import SchemaError
 from include.mltrading.features.definitions import COLUMNS
 from include.mltrading.settings import Settings
 from include.mltrading.store.connection import connect
-from include.mltrading.store.migrations import MIGRATIONS_FOLDER, available, migrate, require_current_schema
+from include.mltrading.store.migrations import (
+    MIGRATIONS_FOLDER,
+    available,
+    made_by_migrations,
+    migrate,
+    require_current_schema,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -93,6 +99,18 @@ def test_a_database_newer_than_the_program_is_refused(empty_database: str, folde
         migrate(connection, folder)
         with pytest.raises(SchemaError, match="newer than the program"):
             require_current_schema(connection)
+
+
+def test_what_the_migrations_make_is_all_there_is(database: str) -> None:
+    """A restore removes these and nothing else."""
+    with psycopg.connect(database) as connection:
+        rows = connection.execute(
+            "SELECT relkind::text, relname FROM pg_class"
+            " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')"
+        ).fetchall()
+    assert sorted(made_by_migrations("TABLE")) == sorted(name for kind, name in rows if kind == "r")
+    assert sorted(made_by_migrations("VIEW")) == sorted(name for kind, name in rows if kind == "v")
+    assert {kind for kind, _ in rows} == {"r", "v"}
 
 
 @pytest.mark.parametrize("name", ["0099_gap.sql", "first.sql", "0001_twice.sql"])

@@ -7,6 +7,7 @@ import base64
 import fnmatch
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import pytest
 import yaml
 from airflow.providers.celery.get_provider_info import get_provider_info
 
+from include.mltrading.__main__ import _parser
 from include.mltrading.airflow.apply_settings import main
 from include.mltrading.airflow_settings import AirflowSettings, load_settings
 from include.mltrading.errors import UsageError
@@ -192,6 +194,7 @@ def test_compose_has_every_service_of_the_set_up_on_one_network() -> None:
         "mail",
         "redis",
         "airflow-worker",
+        "backup",
         "init",
         "scheduler",
         "webserver",
@@ -354,7 +357,7 @@ def test_astro_and_compose_make_the_roles_before_the_first_parse() -> None:
 
 def test_workers_and_their_queue_start_with_the_profile_only() -> None:
     profiles = {name: service["profiles"] for name, service in services().items() if "profiles" in service}
-    assert profiles == {"redis": ["celery"], "airflow-worker": ["celery"]}
+    assert profiles == {"redis": ["celery"], "airflow-worker": ["celery"], "backup": ["backup"]}
     worker, scheduler = (services()[name]["environment"] for name in ("airflow-worker", "scheduler"))
     for name, value in scheduler.items():
         assert VARIABLE.sub("…", worker[name]) == VARIABLE.sub("…", value), name
@@ -464,3 +467,45 @@ def test_every_requirement_is_pinned_exactly_and_agrees_with_the_constraints() -
 def test_packages_are_plain_debian_names() -> None:
     names = [line.split("#")[0].strip() for line in text("packages.txt").splitlines()]
     assert [name for name in names if name] == ["postgresql-client"]
+
+
+# The nightly backup
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@pytest.mark.parametrize("name", ["mltrading-backup.cron", "mltrading-backup.service", COMPOSE])
+def test_every_nightly_example_keeps_seven_daily_and_four_weekly_backups(name: str) -> None:
+    path = ROOT / name if name == COMPOSE else EXAMPLES / name
+    found = re.search(
+        r"^[^#\n]*?python -m include\.mltrading (backup [\w /.-]+)", path.read_text("utf-8"), re.M
+    )
+    assert found is not None
+    options = _parser().parse_args(found[1].split())
+    assert (options.keep_daily, options.keep_weekly) == (7, 4)
+    assert options.directory.name in ("mltrading", "backups")
+
+
+def test_the_cron_example_is_a_line_of_etc_cron_d() -> None:
+    [line] = [
+        line for line in (EXAMPLES / "mltrading-backup.cron").read_text().splitlines() if line[:1].isdigit()
+    ]
+    minute, hour, *rest, user, command = line.split(maxsplit=6)
+    assert (minute, hour, rest, user) == ("30", "2", ["*", "*", "*"], "mltrading")
+    assert "%" not in command  # cron would make it a new line
+
+
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("SKIPPED: needs systemd-analyze")
+    units = [shutil.copy(EXAMPLES / f"mltrading-backup.{kind}", tmp_path) for kind in ("service", "timer")]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_backups_stay_out_of_the_image_and_of_git() -> None:
+    assert "backups" in text(".dockerignore").splitlines()
+    assert "backups/" in text(".gitignore").splitlines()
+    assert any("mkdir -m 700 -p backups" in line for line in dockerfile())

@@ -32,6 +32,7 @@ def test_every_variable_reaches_its_setting() -> None:
             "MLTRADING_SYMBOL_CPU_SECONDS": "35",
             "MLTRADING_SYMBOL_MEMORY_MB": "300",
             "MLTRADING_COLLECT_MEMORY_MB": "400",
+            "MLTRADING_VERIFY_DATABASE": "empty",
         }
     ) == Settings(
         database_url="postgresql://h/d",
@@ -44,6 +45,7 @@ def test_every_variable_reaches_its_setting() -> None:
         symbol_cpu_seconds=35,
         symbol_memory_mb=300,
         collect_memory_mb=400,
+        verify_database="empty",
     )
 
 

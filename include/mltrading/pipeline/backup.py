@@ -16,13 +16,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 
-from include.mltrading.errors import DatabaseRefusedError, MixedSourcesError, MLTradingError, UsageError
+from include.mltrading.errors import (
+    DatabaseRefusedError,
+    MixedSourcesError,
+    MLTradingError,
+    SchemaError,
+    UsageError,
+)
 from include.mltrading.settings import Settings
 from include.mltrading.store import dump_file
 from include.mltrading.store.checksums import Sum, checksums, relations, schema_in_use
@@ -81,8 +86,8 @@ def backup(settings: Settings, target: Path, report: Report, *, force: bool = Fa
     try:
         with _scratch(settings, scratch) as empty, _part_of(target, force) as part:
             sums, left_out = _dump(settings, part, report)
-            size = os.fstat(part.fileno()).st_size
-            _verify(empty, _part(target), sums, report)
+            size = part.stat().st_size
+            _verify(empty, part, sums, report)
     except (MLTradingError, psycopg.Error) as error:
         with suppress(MLTradingError, psycopg.Error), connect(settings) as connection:
             connection.execute(query("record_backup"), {**record, "error": str(error)})
@@ -128,7 +133,7 @@ def restore(settings: Settings, file: Path, report: Report, *, force: bool = Fal
     return Restored(tables, migrated, restored, latest[0] if latest else None, seconds)
 
 
-def _dump(settings: Settings, part: BinaryIO, report: Report) -> tuple[dict[str, Sum], list[str]]:
+def _dump(settings: Settings, part: Path, report: Report) -> tuple[dict[str, Sum], list[str]]:
     """Dump into `part`; the sums of every table in the dumped snapshot, and what is left out."""
     with connect(settings) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -173,7 +178,10 @@ def _rebuild(
 ) -> dict[str, int]:
     """The tables of the backup's schema version, with its rows; rows by table."""
     applied = dump_file.applied_migrations(file)
-    require_known(applied)
+    try:
+        require_known(applied)
+    except SchemaError as error:
+        raise type(error)(f"{file} cannot be restored: {error}") from None
     migrate(connection, version=max(version for version, _, _ in applied))
     made = set(made_by_migrations("TABLE")).intersection(relations(connection, schema))
     loaded = dump_file.load(connection, file, made, report, total)
@@ -261,20 +269,16 @@ def _refuse_existing(target: Path, force: bool) -> None:
         raise UsageError(f"{target} exists: --force replaces it; or give another name")
 
 
-def _part(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part")
-
-
 @contextmanager
-def _part_of(target: Path, force: bool) -> Iterator[BinaryIO]:
+def _part_of(target: Path, force: bool) -> Iterator[Path]:
     """The file TARGET.part, which becomes TARGET when the block ends well, and goes when it does not."""
-    part = _part(target)
-    with open_part(part) as file:
+    part = target.with_name(f"{target.name}.part")
+    with locked_part(part) as descriptor:
         try:
-            yield file
+            yield part
             _refuse_existing(target, force)
             try:
-                os.fsync(file.fileno())
+                os.fsync(descriptor)
                 part.replace(target)
                 _sync_folder(target.parent)
             except OSError as error:
@@ -285,28 +289,28 @@ def _part_of(target: Path, force: bool) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def open_part(part: Path) -> Iterator[BinaryIO]:
-    """An unfinished backup: empty, locked while it is open, readable for its owner only.
+def locked_part(part: Path) -> Iterator[int]:
+    """The descriptor of an unfinished backup: locked while it is open, readable for its owner only.
 
     Raises UsageError when another process writes it, or it cannot be opened.
     """
-
     try:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise UsageError(f"{part} cannot be written ({error.strerror}): give a folder that can") from None
-    with os.fdopen(descriptor, "r+b") as file:
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Another process may have finished it between the two calls.
-            ours = part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())
+            ours = part.exists() and os.path.samestat(os.fstat(descriptor), part.stat())
         except BlockingIOError:
             ours = False
         if not ours:
             raise UsageError(f"another backup is writing {part}: wait for it, or give another name")
-        file.truncate()
-        os.fchmod(file.fileno(), 0o600)
-        yield file
+        os.fchmod(descriptor, 0o600)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

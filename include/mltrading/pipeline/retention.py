@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from include.mltrading.errors import UsageError
-from include.mltrading.pipeline.backup import open_part
+from include.mltrading.pipeline.backup import locked_part
 from include.mltrading.store.dump_file import require_dump_file
 
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -68,7 +68,7 @@ def prune(newest: Path, keep: Keep) -> list[str]:
     deleted = []
     for path, made in sorted(found.items()):
         if made is None:
-            with suppress(UsageError), open_part(path):  # not one that is being written
+            with suppress(UsageError), locked_part(path):  # not one that is being written
                 path.unlink()
                 deleted.append(str(path))
         elif made not in kept and path != newest:

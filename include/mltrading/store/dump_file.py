@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 from psycopg import errors, pq, sql
 
@@ -65,9 +65,9 @@ def require_programs(server_version: int) -> None:
 
 
 def dump(
-    url: str | None, snapshot: str, schema: str, relations: Iterable[str], output: BinaryIO, report: Report
+    url: str | None, snapshot: str, schema: str, relations: Iterable[str], output: Path, report: Report
 ) -> None:
-    """Write `relations` of `schema` as they stand in an exported snapshot to `output`, a regular file.
+    """Write `relations` of `schema` as they stand in an exported snapshot into the file `output`.
 
     Raises DumpFileError with what pg_dump said.
     """
@@ -75,19 +75,22 @@ def dump(
     command = [
         # Without us nobody needs its file.
         *("setpriv", "--pdeathsig", "TERM", _program("pg_dump")),
-        *("--format=custom", "--encoding=UTF8", "--no-password"),
+        # By name: to its standard output it only appends, and what it corrects at the end stands there twice.
+        *("--format=custom", f"--file={output.absolute()}", "--encoding=UTF8", "--no-password"),
+        # A quarter of the default level's processor time, for a file a tenth larger: prices compress badly.
+        "--compress=1",
         *(f"--snapshot={snapshot}", "--lock-wait-timeout=60s"),
         *(f"--table={name}" for name in quoted),
     ]
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(  # noqa: S603 (our own command line, no shell)
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=said, env=_environment(url)
+            command, stdin=subprocess.DEVNULL, stderr=said, env=_environment(url)
         ) as child,
     ):
         try:
             while child.poll() is None:
-                report(f"dumping, {os.fstat(output.fileno()).st_size / 1e6:.1f} MB", 0, None)
+                report(f"dumping, {output.stat().st_size / 1e6:.1f} MB", 0, None)
                 try:
                     child.wait(_POLL_SECONDS)
                 except subprocess.TimeoutExpired:
