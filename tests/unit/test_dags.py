@@ -8,14 +8,16 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from airflow.models import DagBag
+from airflow.models import DagBag, TaskInstance
 from airflow.models.mappedoperator import MappedOperator
 from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
 from airflow.serialization.serialized_objects import SerializedDAG
+from jinja2 import Environment
 
 from include.mltrading.airflow import alerts
 from include.mltrading.airflow_settings import load_settings
@@ -118,7 +120,22 @@ def test_a_task_per_symbol_is_mapped_and_named_after_it(dags: dict[str, Any]) ->
         assert isinstance(task, MappedOperator)
         # Known when the file is read: backfill deadlocks on a task that is mapped over a result.
         assert task.get_parse_time_mapped_ti_count() == len(universe)
-        assert task.partial_kwargs["map_index_template"] == "{{ task.symbols | join(', ') }}"
+        assert label_of(task, ["AAPL"]) == "AAPL"
+
+
+def label_of(task: MappedOperator, symbols: list[str]) -> str:
+    """The name of a mapped instance in the grid."""
+    template = Environment(autoescape=True).from_string(task.partial_kwargs["map_index_template"])
+    return template.render(task=SimpleNamespace(symbols=symbols))
+
+
+def test_the_name_of_a_task_of_many_symbols_fits_into_airflows_column(dags: dict[str, Any]) -> None:
+    task = dags[COLLECTION].get_task("collect_symbol")
+    room = TaskInstance.rendered_map_index.type.length
+    universe = read_symbols_file(Settings().symbols_file)
+    assert len(", ".join(universe)) > room
+    assert len(label_of(task, universe)) == room
+    assert label_of(task, universe[:25]) == ", ".join(universe[:25])
 
 
 def test_more_symbols_in_a_task_make_fewer_tasks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,8 +155,8 @@ def for_each_batch(task_id: str, symbols: Any, *, pool: str, minutes: int) -> An
     return MarketOperator.partial(
         task_id=task_id,
         pool=pool,
-        # The instance's name in the grid.
-        map_index_template="{{ task.symbols | join(', ') }}",
+        # The instance's name in the grid, for which Airflow has 250 characters.
+        map_index_template="{{ task.symbols | join(', ') | truncate(250, True, '...', 0) }}",
         execution_timeout=timedelta(minutes=minutes),
         do_xcom_push=False,
     ).expand(symbols=symbols)
