@@ -127,8 +127,14 @@ def test_a_missing_database_is_a_configuration_error(cli: Cli, database: str) ->
     one_line_error(cli("check", MLTRADING_DATABASE_URL=url), 2, "no_such_market", "does not exist")
 
 
-def test_a_url_that_is_none_is_refused(cli: Cli) -> None:
-    one_line_error(cli("check", MLTRADING_DATABASE_URL="localhost market"), 2, "MLTRADING_DATABASE_URL")
+@pytest.mark.parametrize(
+    "url",
+    ["localhost market", "postgresql+psycopg2://me:secret@localhost/market", "postgresql://me:secret%@h/m"],
+)
+def test_a_url_that_is_none_is_refused_without_showing_it(cli: Cli, url: str) -> None:
+    finished = cli("check", MLTRADING_DATABASE_URL=url)
+    one_line_error(finished, 2, "MLTRADING_DATABASE_URL", "postgresql://user:password@host")
+    assert "secret" not in finished.err
 
 
 def test_an_old_schema_names_the_remedy(
