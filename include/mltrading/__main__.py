@@ -168,7 +168,7 @@ def _features(options: argparse.Namespace, settings: Settings) -> int:
 def _check(options: argparse.Namespace, settings: Settings) -> int:
     from include.mltrading.pipeline import check
 
-    if options.run:
+    if options.run is not None:
         told = check.story(settings, options.run)
         _print(options, told, _story_text(told))
         return 1 if told["failed"] else 0

@@ -137,6 +137,10 @@ def test_a_url_that_is_none_is_refused_without_showing_it(cli: Cli, url: str) ->
     assert "secret" not in finished.err
 
 
+def test_an_empty_run_id_is_no_run(cli: Cli, environment: dict[str, str]) -> None:
+    one_line_error(cli("check", "--run", "", **environment), 2, "no run ''")
+
+
 def test_an_old_schema_names_the_remedy(
     cli: Cli, empty_database: str, simulator: MarketSimulator, environment: dict[str, str]
 ) -> None:
