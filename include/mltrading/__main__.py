@@ -29,14 +29,16 @@ _COMPUTATIONS = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code. Errors go to stderr, one line each."""
+    """Run one command; returns its exit code.
+
+    An error goes to stderr in one line, with --json also to stdout as {"error": ...}.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
         exit_code: int = options.command(options, Settings.from_environment())
     except MLTradingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(options, error)
     except Exception as error:
         from psycopg import Error as PsycopgError  # only now, when something has gone wrong
 
@@ -44,10 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         from include.mltrading.store.connection import database_errors
 
-        described = database_errors(error)
-        print(f"error: {described}", file=sys.stderr)
-        return described.exit_code
+        return _failed(options, database_errors(error))
     return exit_code
+
+
+def _failed(options: argparse.Namespace, error: MLTradingError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"error": str(error)}))
+    return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -137,6 +137,24 @@ def test_a_url_that_is_none_is_refused_without_showing_it(cli: Cli, url: str) ->
     assert "secret" not in finished.err
 
 
+def test_with_json_a_failed_command_gives_one_document_too(cli: Cli, environment: dict[str, str]) -> None:
+    finished = cli("features", "--symbols", "no symbol", "--json", **environment)
+    assert finished.code == 2
+    assert finished.err == f"error: {finished.document['error']}\n"
+    assert "'no symbol'" in finished.document["error"]
+
+
+def test_with_json_a_database_that_fails_gives_one_document_too(
+    cli: Cli, environment: dict[str, str]
+) -> None:
+    with psycopg.connect(environment["MLTRADING_DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("ALTER TABLE quarantined_bars RENAME TO elsewhere")
+    finished = cli("quarantine", "list", "--json", **environment)
+    assert finished.code == 2
+    assert list(finished.document) == ["error"]
+    assert "quarantined_bars" in finished.document["error"]
+
+
 def test_an_empty_run_id_is_no_run(cli: Cli, environment: dict[str, str]) -> None:
     one_line_error(cli("check", "--run", "", **environment), 2, "no run ''")
 
