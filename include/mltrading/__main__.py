@@ -26,6 +26,8 @@ _FETCHES = 5
 # A symbol's process waits for PostgreSQL half of its time, so twice the cores are kept busy; and at most so
 # many connections are taken, beside the one of the command itself.
 _COMPUTATIONS = 8
+# How far back alerts are listed; a hundred years is all.
+_MOST_DAYS = 36500
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -248,6 +250,8 @@ def _alerts(options: argparse.Namespace, settings: Settings) -> int:
             options, {"sent": sent}, f"sent {len(sent)} mails to {', '.join(commands.addressees(settings))}"
         )
         return 0
+    if not 0 < options.days <= _MOST_DAYS:  # NaN fails the comparison too
+        raise UsageError(f"--days {options.days:g}: give a number above 0, at most {_MOST_DAYS}")
     rows = commands.listed(settings, timedelta(days=options.days))
     lines = [
         f"{row['opened_at']:%Y-%m-%dT%H:%M}Z  {row['severity']:<8}  {row['kind']:<20}  "

@@ -159,6 +159,11 @@ def test_an_empty_run_id_is_no_run(cli: Cli, environment: dict[str, str]) -> Non
     one_line_error(cli("check", "--run", "", **environment), 2, "no run ''")
 
 
+@pytest.mark.parametrize("days", ["nan", "inf", "1e12", "-1", "0"])
+def test_a_look_back_of_no_days_is_refused(cli: Cli, environment: dict[str, str], days: str) -> None:
+    one_line_error(cli("alerts", "list", "--days", days, **environment), 2, "--days", "give")
+
+
 def test_an_old_schema_names_the_remedy(
     cli: Cli, empty_database: str, simulator: MarketSimulator, environment: dict[str, str]
 ) -> None:
