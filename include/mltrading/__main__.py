@@ -29,10 +29,15 @@ _FETCHES = 5
 # A symbol's process waits for PostgreSQL half of its time, so twice the cores are kept busy; and at most so
 # many connections are taken, beside the one of the command itself.
 _COMPUTATIONS = 8
+# How far back alerts are listed; a hundred years is all.
+_MOST_DAYS = 36500
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code. Errors go to stderr, one line each."""
+    """Run one command; returns its exit code.
+
+    An error goes to stderr in one line, with --json also to stdout as {"error": ...}.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -40,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings.read()[0] if options.command is _validate else Settings.from_environment()
         exit_code: int = options.command(options, settings)
     except MLTradingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(options, error)
     except Exception as error:
         from psycopg import Error as PsycopgError  # only now, when something has gone wrong
 
@@ -49,10 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         from include.mltrading.store.connection import database_errors
 
-        described = database_errors(error)
-        print(f"error: {described}", file=sys.stderr)
-        return described.exit_code
+        return _failed(options, database_errors(error))
     return exit_code
+
+
+def _failed(options: argparse.Namespace, error: MLTradingError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"error": str(error)}))
+    return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -205,7 +214,7 @@ def _features(options: argparse.Namespace, settings: Settings) -> int:
 def _check(options: argparse.Namespace, settings: Settings) -> int:
     from include.mltrading.pipeline import check
 
-    if options.run:
+    if options.run is not None:
         told = check.story(settings, options.run)
         _print(options, told, _story_text(told))
         return 1 if told["failed"] else 0
@@ -284,6 +293,8 @@ def _alerts(options: argparse.Namespace, settings: Settings) -> int:
             options, {"sent": sent}, f"sent {len(sent)} mails to {', '.join(commands.addressees(settings))}"
         )
         return 0
+    if not 0 < options.days <= _MOST_DAYS:  # NaN fails the comparison too
+        raise UsageError(f"--days {options.days:g}: give a number above 0, at most {_MOST_DAYS}")
     rows = commands.listed(settings, timedelta(days=options.days))
     lines = [
         f"{row['opened_at']:%Y-%m-%dT%H:%M}Z  {row['severity']:<8}  {row['kind']:<20}  "

@@ -17,6 +17,7 @@ from include.mltrading.errors import UsageError
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 _Number = TypeVar("_Number", int, float)
+_TOO_LARGE = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,10 @@ def _number(
     except ValueError:
         value = None
     # NaN fails the comparison too.
-    if value is None or not least <= value < 1e9:
+    if value is None or not least <= value < _TOO_LARGE:
         raise UsageError(
-            f"{name}={text!r}: give a number of at least {least}, or unset it (default {default})"
+            f"{name}={text!r}: give a number from {least} to below {_TOO_LARGE:,}, "
+            f"or unset it (default {default})"
         )
     return value
 

@@ -129,11 +129,11 @@ def foreign_database_url(postgres: EmbeddedPostgres) -> str | None:
         return None
     try:
         parts = conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
+    except psycopg.ProgrammingError:
+        # libpq's own words repeat the URL, password and all.
         raise StandaloneError(
-            f"MLTRADING_DATABASE_URL is no libpq URL ({str(error).strip()}): "
-            "write postgresql://user:password@host:port/database"
-        ) from error
+            "MLTRADING_DATABASE_URL is no libpq URL: write postgresql://user:password@host:port/database"
+        ) from None
     own = parts.get("host") == "127.0.0.1" and str(parts.get("port")) == str(postgres.port)
     return None if own else url
 

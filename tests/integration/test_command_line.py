@@ -127,8 +127,41 @@ def test_a_missing_database_is_a_configuration_error(cli: Cli, database: str) ->
     one_line_error(cli("check", MLTRADING_DATABASE_URL=url), 2, "no_such_market", "does not exist")
 
 
-def test_a_url_that_is_none_is_refused(cli: Cli) -> None:
-    one_line_error(cli("check", MLTRADING_DATABASE_URL="localhost market"), 2, "MLTRADING_DATABASE_URL")
+@pytest.mark.parametrize(
+    "url",
+    ["localhost market", "postgresql+psycopg2://me:secret@localhost/market", "postgresql://me:secret%@h/m"],
+)
+def test_a_url_that_is_none_is_refused_without_showing_it(cli: Cli, url: str) -> None:
+    finished = cli("check", MLTRADING_DATABASE_URL=url)
+    one_line_error(finished, 2, "MLTRADING_DATABASE_URL", "postgresql://user:password@host")
+    assert "secret" not in finished.err
+
+
+def test_with_json_a_failed_command_gives_one_document_too(cli: Cli, environment: dict[str, str]) -> None:
+    finished = cli("features", "--symbols", "no symbol", "--json", **environment)
+    assert finished.code == 2
+    assert finished.err == f"error: {finished.document['error']}\n"
+    assert "'no symbol'" in finished.document["error"]
+
+
+def test_with_json_a_database_that_fails_gives_one_document_too(
+    cli: Cli, environment: dict[str, str]
+) -> None:
+    with psycopg.connect(environment["MLTRADING_DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("ALTER TABLE quarantined_bars RENAME TO elsewhere")
+    finished = cli("quarantine", "list", "--json", **environment)
+    assert finished.code == 2
+    assert list(finished.document) == ["error"]
+    assert "quarantined_bars" in finished.document["error"]
+
+
+def test_an_empty_run_id_is_no_run(cli: Cli, environment: dict[str, str]) -> None:
+    one_line_error(cli("check", "--run", "", **environment), 2, "no run ''")
+
+
+@pytest.mark.parametrize("days", ["nan", "inf", "1e12", "-1", "0"])
+def test_a_look_back_of_no_days_is_refused(cli: Cli, environment: dict[str, str], days: str) -> None:
+    one_line_error(cli("alerts", "list", "--days", days, **environment), 2, "--days", "give")
 
 
 def test_an_old_schema_names_the_remedy(

@@ -105,6 +105,24 @@ def test_a_spike_stays_out_whenever_it_is_seen(
     assert_same(stored(database), expected)
 
 
+def test_a_reply_without_one_usable_bar_fails_and_its_bars_are_in_quarantine(
+    collect: Collect, database: str, simulator: MarketSimulator
+) -> None:
+    collect(FIRST, START)
+    before = stored(database)
+    simulator.fault("nan_rows", fields="volume")
+    outcome = collect(TICK)
+    assert outcome.status == "error"
+    once = quarantined(database)
+    assert f"({len(once)} refused)" in str(outcome.error)
+    assert_same(stored(database), before)
+    collect(TICK)
+    assert quarantined(database) == once
+    simulator.clear_faults()
+    assert collect(TICK).status == "ok"
+    assert_same(stored(database), truth(TICK))
+
+
 def test_a_spike_in_a_bar_that_is_already_stored_leaves_the_stored_one(
     collect: Collect, database: str, simulator: MarketSimulator
 ) -> None:

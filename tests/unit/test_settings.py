@@ -70,3 +70,8 @@ def test_a_wrong_value_is_refused_with_its_variable(name: str, value: str) -> No
         Settings.from_environment({name: value})
     assert name in str(refused.value)
     assert repr(value) in str(refused.value)
+
+
+def test_a_value_that_is_too_large_is_told_how_large_it_may_be() -> None:
+    with pytest.raises(UsageError, match=r"from 0\.01 to below 1,000,000,000"):
+        Settings.from_environment({"MLTRADING_YAHOO_REQUESTS_PER_SECOND": "inf"})

@@ -92,13 +92,17 @@ def test_a_url_of_the_embedded_server_does_not_override_the_database_asked_for(
     assert env["MLTRADING_DATABASE_URL"].endswith("@127.0.0.1:23456/live")
 
 
-def test_a_database_url_that_is_none_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLTRADING_DATABASE_URL", "not a url")
+@pytest.mark.parametrize("url", ["not a url", "postgresql+psycopg2://me:secret@localhost/market"])
+def test_a_database_url_that_is_none_is_one_line_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("MLTRADING_DATABASE_URL", url)
 
     with pytest.raises(StandaloneError, match="MLTRADING_DATABASE_URL is no libpq URL") as caught:
         _environment(tmp_path)
 
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_proxy_is_not_asked_for_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,7 +177,9 @@ def _place_unannounced(
             )
             split = Split(day, _usual_ratio(-shift) if usual else math.exp(-shift))
             adjustment.stored.append(split)
-            adjustment.found.append(Found(split, RATIO))
+            # Several splits since the last stored bar show as one step; the record keeps what was announced.
+            if day not in {item.split.ex_date for item in adjustment.found}:
+                adjustment.found.append(Found(split, RATIO))
             return
     apart = sum(abs(ratio) >= _SAME for _, ratio in overlap)
     if apart > len(overlap) / 2 and (len(overlap) >= _ENOUGH or abs(shift) >= _VENDOR_ERROR):

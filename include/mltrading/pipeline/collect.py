@@ -68,7 +68,7 @@ class Collection:
             wide = False
             while True:
                 reply = vendor.fetch(symbol, start, end)
-                good, refused = self._screened(reply, start)
+                good, refused = self._screened(connection, reply, start)
                 with connection.transaction():
                     market_data.lock_symbol(connection, symbol)
                     _require_not_archived(connection, symbol, start)
@@ -109,9 +109,12 @@ class Collection:
         return min([start, *(sessions_between(hole.day, hole.day)[0].open for hole in holes[:1])])
 
     def _screened(
-        self, reply: VendorReply, start: datetime
+        self, connection: Connection, reply: VendorReply, start: datetime
     ) -> tuple[list[tuple[Bar, bool]], list[RefusedBar]]:
-        """The reply's bars by themselves: good ones, each with whether it is final, and refused ones."""
+        """The reply's bars by themselves: good ones, each with whether it is final, and refused ones.
+
+        Raises NoBarsError where none of them is usable; the refused ones are in quarantine then.
+        """
         # A window may reach into the future; a bar that is still running is not final for that.
         final_until = min(self.window.end, datetime.now(UTC)) - self.finality_delay
         expected = grid(start, self.window.end)
@@ -120,6 +123,12 @@ class Collection:
         if not any(is_final for _, is_final in good) and any(
             bar_end <= final_until for bar_end in expected.values()
         ):
+            with connection.transaction():
+                market_data.lock_symbol(connection, reply.symbol)
+                market_data.claim_source(connection, reply.source)
+                market_data.quarantine(
+                    connection, reply.symbol, refused, correlation_id=self.run.correlation_id
+                )
             raise NoBarsError(
                 f"{reply.symbol}: of the bars that the exchange had from {start:%Y-%m-%d %H:%M} to "
                 f"{self.window.end:%Y-%m-%d %H:%M} UTC, Yahoo served none that is usable ({len(refused)} "

@@ -62,8 +62,12 @@ def connect(settings: Settings) -> Connection:
                     + str(conninfo_to_dict(url or "").get("options") or os.environ.get("PGOPTIONS", ""))
                 ),
             )
-        except psycopg.ProgrammingError as error:
-            raise UsageError(f"MLTRADING_DATABASE_URL is not a libpq URL: {_line(error)}") from None
+        except psycopg.ProgrammingError:
+            # libpq's own words repeat the URL, password and all.
+            raise UsageError(
+                "MLTRADING_DATABASE_URL is not a libpq URL: write postgresql://user:password@host:5432/name, "
+                "special characters of the password as %XX"
+            ) from None
         except psycopg.OperationalError as error:
             message = _line(error)
             if any(text in message for text in _TOO_MANY) and time.monotonic() < give_up:
