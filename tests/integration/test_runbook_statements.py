@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 def test_every_statement_of_the_runbook_runs(database: str) -> None:
     text = (PROJECT_ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
     statements = re.findall(r'psql "\$MLTRADING_DATABASE_URL" -c "([^"]+)"', text)
-    assert len(statements) == text.count("psql ") == 3
+    assert len(statements) == text.count("psql ") == 4
     with psycopg.connect(database) as connection:
         for statement in statements:
             connection.execute(statement)  # type: ignore[arg-type]

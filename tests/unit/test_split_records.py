@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import pytest
+
+from include.mltrading.errors import MalformedReplyError
 from include.mltrading.market.bars import Bar
 from include.mltrading.market.splits import Split, reconcile
 
@@ -23,3 +26,11 @@ def test_two_announced_splits_since_the_last_bar_are_recorded_as_announced() -> 
 
     assert [item.split for item in adjustment.found] == [first, second]
     assert abs(adjustment.stored[0].ratio - 0.3) < 1e-9
+
+
+def test_what_no_split_explains_is_told_by_the_bars_that_differ() -> None:
+    days = [date(2026, 6, day) for day in (10, 11, 12)]
+    stored = {bar.timestamp: bar for day in days for bar in flat(day, 100)}
+    reply = [*flat(days[0], 100), *flat(days[1], 137), *flat(days[2], 137)]
+    with pytest.raises(MalformedReplyError, match=r"14 of 21 bars differ .* typically 1\.37 times"):
+        reconcile("A", reply, stored, [], [])

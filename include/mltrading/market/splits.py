@@ -181,12 +181,12 @@ def _place_unannounced(
             if day not in {item.split.ex_date for item in adjustment.found}:
                 adjustment.found.append(Found(split, RATIO))
             return
-    apart = sum(abs(ratio) >= _SAME for _, ratio in overlap)
-    if apart > len(overlap) / 2 and (len(overlap) >= _ENOUGH or abs(shift) >= _VENDOR_ERROR):
+    apart = [ratio for _, ratio in overlap if abs(ratio) >= _SAME]
+    if len(apart) > len(overlap) / 2 and (len(overlap) >= _ENOUGH or abs(shift) >= _VENDOR_ERROR):
         raise MalformedReplyError(
-            f"{symbol}: {apart} of {len(overlap)} bars differ from the stored ones by more than 2%, "
-            f"typically {math.exp(shift):.3g} times, and no split explains it; nothing was stored: compare "
-            "with another source, the next run asks again"
+            f"{symbol}: {len(apart)} of {len(overlap)} bars differ from the stored ones by more than 2%, "
+            f"typically {math.exp(median(apart)):.3g} times, and no split explains it; nothing was stored: "
+            "compare with another source, the next run asks again"
         )
 
 
