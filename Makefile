@@ -2,6 +2,8 @@
 # Every target makes the environment .venv/ first, once. Elsewhere: docker compose up.
 
 PYTHON_OF_VENV = .venv/bin/python
+# Tests wait more than they compute. A file stays in one process, whose servers its tests share.
+PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help setup demo run shell test test-fast test-second-python lint bench smoke-live \
@@ -23,10 +25,10 @@ shell: setup ## A shell in which airflow, psql and the command line work (CMD='â
 	@$(PYTHON_OF_VENV) -m include.standalone shell $(if $(value CMD),--command "$$SHELL_COMMAND")
 
 test: setup ## All tests: unit, integration, end to end
-	@$(PYTHON_OF_VENV) -m pytest
+	@$(PYTHON_OF_VENV) -m pytest $(PARALLEL)
 
 test-fast: setup ## The tests without Airflow and browser
-	@$(PYTHON_OF_VENV) -m pytest -m "not e2e"
+	@$(PYTHON_OF_VENV) -m pytest -m "not e2e" $(PARALLEL)
 
 test-second-python: setup ## The unit tests on the other supported Python, where the machine has it
 	@include/standalone/second_python.sh
@@ -38,7 +40,7 @@ lint: setup ## Check style, types, configuration and pins; changes nothing
 	@$(PYTHON_OF_VENV) -m include.mltrading validate
 	@include/standalone/constraints.sh check
 
-bench: setup ## Measure against the floor, into bench.json (ONLY=engine|endurance|queries|monitor|airflow: that part)
+bench: setup ## Measure against the floor, into bench.json (ONLY=engine, endurance, queries, monitor or airflow: that part)
 	@$(PYTHON_OF_VENV) -m include.standalone bench $(if $(ONLY),--only $(ONLY))
 
 smoke-live: setup ## One symbol from the real Yahoo through the adapter (needs a network)

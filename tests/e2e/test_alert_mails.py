@@ -22,7 +22,7 @@ from include.mltrading.alerts.render import in_new_york
 from include.mltrading.market.calendar import NEW_YORK
 from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.settings import PROJECT_ROOT, Settings
-from include.standalone.demo import COLLECTION, LOAD, parsed
+from include.standalone.demo import COLLECTION, FEATURES, LOAD, parsed
 from include.standalone.runs import DagRun, connect_metadata, newest_run
 from include.standalone.stack import Stack
 
@@ -519,6 +519,36 @@ def test_ticks_that_never_ran_are_one_line_of_one_mail(calm: Alarmed) -> None:
     calm.ask_airflow("occupy", COLLECTION, 3)
 
 
+def test_a_tick_without_a_run_is_told_once_and_its_run_is_the_end_of_it(calm: Alarmed) -> None:
+    calm.pause(COLLECTION)
+    tick = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
+    calm.tick_at(tick, COLLECTION, seconds=15)
+    file = calm.dags / "yahoo_production_data_collection.py"
+    shipped = file.read_text()
+    # Airflow passes over a file that has neither word.
+    file.write_text("# airflow dag\nan error of syntax")
+    broken = "SELECT has_import_errors FROM dag WHERE dag_id = %s"
+    calm.until("the error", lambda: calm.metadata.execute(broken, (COLLECTION,)).fetchone() == (True,))
+    calm.pause(COLLECTION, False)
+    for run_id in ("sees_it", "sees_it_again"):
+        # The tasks of another DAG look around.
+        calm.start(LOAD, run_id, period="1mo", symbols=FEW)
+        calm.told(LOAD, run_id)
+        calm.market.execute("UPDATE alerts SET opened_at = opened_at - interval '2 minutes'")
+    [mail] = calm.mails(1)
+    at = in_new_york(tick)
+    assert mail["Subject"] == f"[MLTrading] critical: Yahoo Finance Data Collection, tick {at}: did not start"
+    assert "import errors" in text_of(mail)
+    with calm.nothing_starts():
+        # The run that comes now is not late, and that it comes so long after its tick is known.
+        calm.limit(COLLECTION, 300, once_a_year(tick))
+        file.write_text(shipped)
+        calm.until("Airflow's own list", lambda: tick in calm.missed(COLLECTION))
+    calm.told(COLLECTION, calm.run_of(COLLECTION, tick).run_id)
+    [mail] = calm.mails(1)
+    assert mail["Subject"].startswith("[MLTrading] over: Yahoo Finance Data Collection, tick ")
+
+
 def test_a_scheduled_run_that_overruns_is_in_airflows_own_list_and_in_one_mail(
     there: Alarmed, loaded: DagRun
 ) -> None:
@@ -546,6 +576,29 @@ def test_a_scheduled_run_that_overruns_is_in_airflows_own_list_and_in_one_mail(
     assert f"/dags/{COLLECTION}/grid?dag_run_id=scheduled" in text
     assert "- check_session: scheduled" in text
     there.told(COLLECTION, run.run_id)
+    [mail] = there.mails(1)
+    assert mail["Subject"].startswith("[MLTrading] over: Yahoo Finance Data Collection, tick ")
+    assert there.catcher.mails == []
+
+
+def test_a_features_run_that_waits_is_a_line_in_the_mail_of_its_late_collection(
+    there: Alarmed, loaded: DagRun
+) -> None:
+    for dag_id in (COLLECTION, FEATURES):
+        there.pause(dag_id)
+    with there.nothing_starts():
+        tick = there.tick_soon(COLLECTION, FEATURES, seconds=20)
+        [mail] = there.mails(1)
+        looked = "SELECT count(*) > 1 FROM task_reschedule WHERE dag_id = %s AND start_date > %s"
+        late = (FEATURES, tick + timedelta(seconds=20))
+        there.until("the gate to wait", lambda: there.metadata.execute(looked, late).fetchone() == (True,))
+        assert there.catcher.mails == []
+        # It will be later still, and then it is not the gate that it waits for.
+        there.limit(FEATURES, 900, once_a_year(tick))
+    assert "Yahoo Finance Data Collection, tick " in mail["Subject"]
+    assert f"Waits for it: Production Feature Engineering, tick {in_new_york(tick)}" in text_of(mail)
+    for dag_id in (COLLECTION, FEATURES):
+        assert there.told(dag_id, there.run_of(dag_id, tick).run_id).state == "success"
     [mail] = there.mails(1)
     assert mail["Subject"].startswith("[MLTrading] over: Yahoo Finance Data Collection, tick ")
     assert there.catcher.mails == []
