@@ -172,6 +172,8 @@ def load_deployments(path: Path | None = None) -> Deployments:
         raise UsageError(
             f"{path}: cannot be read ({error.strerror}); restore it from the repository"
         ) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     try:

@@ -137,3 +137,6 @@ def test_a_file_that_is_no_yaml_or_not_there_is_refused(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(UsageError, match="not valid YAML"):
         load_deployments(path)
+    path.write_bytes(b"deployments: caf\xe9")
+    with pytest.raises(UsageError, match="is not UTF-8 text"):
+        load_deployments(path)

@@ -236,3 +236,20 @@ def test_everything_that_starts_validates_first() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         ]  # fmt: skip
         assert "validate" in calls, name
+
+
+@pytest.mark.parametrize(
+    "url", ["postgres:/mltrading:hush@host/db", "postgresql://mltrading:hu%shush@host/db"]
+)
+def test_a_malformed_database_url_is_told_without_its_password(url: str) -> None:
+    [problem] = validate.problems({"MLTRADING_DATABASE_URL": url})
+    assert problem.startswith("MLTRADING_DATABASE_URL is not a libpq URL: write postgresql://")
+    assert "hush" not in problem
+
+
+def test_a_dag_file_that_is_no_text_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in validate.DAGS_FOLDER.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "latin.py").write_bytes(b"# caf\xe9\n")
+    monkeypatch.setattr(validate, "DAGS_FOLDER", tmp_path)
+    assert validate.problems({}) == [f"{tmp_path}/latin.py: is not UTF-8 text; save it as UTF-8"]

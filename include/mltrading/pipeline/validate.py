@@ -32,6 +32,7 @@ from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.market.yahoo import REQUESTS_PER_FETCH
 from include.mltrading.pipeline.task import MAX_BATCHES
 from include.mltrading.settings import PROJECT_ROOT, Settings
+from include.mltrading.store.connection import NOT_A_URL
 from include.mltrading.store.migrations import available
 from include.mltrading.store.queries import SQL_FOLDER, query
 
@@ -84,8 +85,8 @@ def _of_environment(settings: Settings, environment: Mapping[str, str]) -> Itera
             yield f"{name}: no such setting, {meant}"
     try:
         conninfo_to_dict(settings.database_url or "")
-    except ProgrammingError as error:
-        yield f"MLTRADING_DATABASE_URL is not a libpq URL: {' '.join(str(error).split())}"
+    except ProgrammingError:
+        yield NOT_A_URL  # libpq's own words repeat the URL, password and all
     if settings.smtp_url is not None:
         try:
             smtp.parts_of(settings.smtp_url)
@@ -264,6 +265,8 @@ def _read_dags() -> list[_DagFile]:
     for path in paths:
         try:
             nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        except UnicodeDecodeError:
+            raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
         except SyntaxError as error:
             raise UsageError(f"{path}, line {error.lineno}: {error.msg}") from None
         ids = [

@@ -20,6 +20,11 @@ from include.mltrading.settings import Settings
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+NOT_A_URL = (
+    "MLTRADING_DATABASE_URL is not a libpq URL: write postgresql://user:password@host:5432/name, "
+    "special characters of the password as %XX"
+)
+
 _LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
 _RETRY_SECONDS = 30.0
 _CONNECT_TIMEOUT_SECONDS = 10
@@ -64,10 +69,7 @@ def connect(settings: Settings) -> Connection:
             )
         except psycopg.ProgrammingError:
             # libpq's own words repeat the URL, password and all.
-            raise UsageError(
-                "MLTRADING_DATABASE_URL is not a libpq URL: write postgresql://user:password@host:5432/name, "
-                "special characters of the password as %XX"
-            ) from None
+            raise UsageError(NOT_A_URL) from None
         except psycopg.OperationalError as error:
             message = _line(error)
             if any(text in message for text in _TOO_MANY) and time.monotonic() < give_up:
