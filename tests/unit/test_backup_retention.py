@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from include.mltrading.pipeline.retention import Keep, kept_of
+import pytest
+
+from include.mltrading.errors import MLTradingError, UsageError
+from include.mltrading.pipeline import archive, backup
+from include.mltrading.pipeline.retention import Keep, kept_of, new_file, prune
+from include.mltrading.settings import Settings
 
 NEWEST = datetime(2026, 3, 11, 2, 30, tzinfo=UTC)  # a Wednesday
 NIGHTS = [NEWEST - timedelta(days=days) for days in range(100)]
@@ -35,3 +42,31 @@ def test_the_newest_is_kept_in_any_case() -> None:
 def test_an_iso_week_goes_over_the_turn_of_the_year() -> None:
     days = [datetime(2025, 12, 29, tzinfo=UTC) + timedelta(days=number) for number in range(7)]
     assert kept_of(days, Keep(0, 2)) == {days[-1]}
+
+
+def test_a_path_that_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
+    # A name that is too long does for everybody what a closed folder does for all but root.
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(UsageError, match=r"xxx cannot be used \(File name too long\)"):
+        backup.backup(Settings(), path, lambda *_: None)
+    with pytest.raises(UsageError, match=r"xxx cannot be used \(File name too long\)"):
+        new_file(path, "mltrading")
+    with pytest.raises(UsageError, match=r"xxx cannot be read \(File name too long\)"):
+        archive.manifests([path])
+
+
+def test_an_older_backup_that_cannot_be_deleted_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in ("20260310", "20260311"):
+        (tmp_path / f"mltrading-{day}T023000Z.dump").write_bytes(b"PGDMP")
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    newest = tmp_path / "mltrading-20260311T023000Z.dump"
+    with pytest.raises(MLTradingError) as told:
+        prune(newest, Keep(1, 1))
+    assert f"{newest} is good" in str(told.value)
+    assert "mltrading-20260310T023000Z.dump cannot be deleted (Permission denied)" in str(told.value)

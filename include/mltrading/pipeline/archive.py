@@ -291,16 +291,21 @@ def manifests(paths: Sequence[Path]) -> list[_Manifest]:
     """
     files: dict[Path, None] = {}
     for path in paths:
-        if path.is_dir():
-            found = sorted(path.rglob("*.json"))
-        else:
-            found = [path if path.suffix == ".json" else path.parent / f"{path.name.partition('.')[0]}.json"]
-        if not found or not path.exists():
+        try:
+            there = path.exists()
+            found = sorted(path.rglob("*.json")) if path.is_dir() else [_manifest_beside(path)]
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read ({error.strerror}): give a path that can") from None
+        if not found or not there:
             raise UsageError(f"{path}: no archive; give a folder before-DATE or one of a symbol's files")
         files.update(dict.fromkeys(found))
     # The newest first: what was archived last must come back first.
     read = [_manifest(path) for path in files]
     return sorted(sorted(read, key=lambda item: item.symbol), key=lambda item: item.before, reverse=True)
+
+
+def _manifest_beside(path: Path) -> Path:
+    return path if path.suffix == ".json" else path.parent / f"{path.name.partition('.')[0]}.json"
 
 
 def _manifest(path: Path) -> _Manifest:

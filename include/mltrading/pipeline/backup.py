@@ -263,9 +263,14 @@ def _scratch(settings: Settings, name: str) -> Iterator[Connection]:
 
 
 def _refuse_existing(target: Path, force: bool) -> None:
-    if target.is_dir() or target.is_symlink() or (target.exists() and not target.is_file()):
+    try:
+        exists = target.exists()
+        ordinary = not target.is_symlink() and (target.is_file() or not exists)
+    except OSError as error:
+        raise UsageError(f"{target} cannot be used ({error.strerror}): give another path") from None
+    if not ordinary:
         raise UsageError(f"{target} is no ordinary file: give the path of a file, or --directory")
-    if target.exists() and not force:
+    if exists and not force:
         raise UsageError(f"{target} exists: --force replaces it; or give another name")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from include.mltrading.errors import UsageError
+from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.pipeline.backup import locked_part
 from include.mltrading.store.dump_file import require_dump_file
 
@@ -40,7 +40,11 @@ class Keep:
 
 def new_file(directory: Path, database: str) -> Path:
     """The path of a backup made now. Raises UsageError where the folder is missing."""
-    if not directory.is_dir():
+    try:
+        there = directory.is_dir()
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be used ({error.strerror}): give another folder") from None
+    if not there:
         raise UsageError(f"{directory} is no folder: create it, or mount what should be there")
     return directory / f"{database.replace('/', '_')}-{datetime.now(UTC).strftime(_TIME)}.dump"
 
@@ -49,7 +53,18 @@ def prune(newest: Path, keep: Keep) -> list[str]:
     """Delete the older backups beside `newest` that need not be kept, and what killed ones left; their paths.
 
     Only files that `backup --directory` made of the same database: by their name, and by what they are.
+    Raises MLTradingError for one that cannot be deleted.
     """
+    try:
+        return _prune(newest, keep)
+    except OSError as error:
+        raise MLTradingError(
+            f"{newest} is good, but {error.filename} cannot be deleted ({error.strerror}): delete older "
+            "backups by hand, and give the folder to the user that makes them"
+        ) from None
+
+
+def _prune(newest: Path, keep: Keep) -> list[str]:
     database = _NAME.fullmatch(newest.name)
     if database is None:
         raise UsageError(f"{newest} has no name that `backup --directory` gives")
