@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit_code: int = options.command(options, settings)
     except MLTradingError as error:
         return _failed(options, error)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except Exception as error:
         from psycopg import Error as PsycopgError  # only now, when something has gone wrong
 
@@ -511,7 +514,13 @@ def _names(symbols: list[str]) -> str:
 
 
 def _print(options: argparse.Namespace, document: object, text: str) -> None:
-    print(json.dumps(document, default=str) if options.json else text)
+    try:
+        print(json.dumps(document, default=str) if options.json else text, flush=True)
+    except OSError as error:
+        # What is left in the buffer would fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # `… | head` has seen enough
+            raise MLTradingError(f"the output cannot be written ({error.strerror})") from None
 
 
 def _log_to_stderr(correlation_id: str, level: int) -> None:
