@@ -168,3 +168,11 @@ def test_airflows_own_old_records_go_and_new_ones_stay(
     assert "records of before" in done.out
     assert execute(url, "SELECT event FROM log WHERE event IN ('old', 'new')") == [("new",)]
     assert execute(url, "SELECT count(*) FROM pg_tables WHERE tablename LIKE '_airflow_deleted%%'") == [(0,)]
+
+
+@pytest.mark.parametrize("days", ["800000", "1000000000"])
+def test_more_days_than_a_calendar_has_are_refused(cli: Cli, days: str) -> None:
+    done = cli("maintain", "--history-days", days, MLTRADING_DATABASE_URL="postgresql://127.0.0.1:1/none")
+    assert done.code == 2
+    assert done.err.startswith(f"error: --history-days {days}: give at least 14")
+    assert "at most 36500" in done.err

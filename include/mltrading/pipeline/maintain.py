@@ -20,6 +20,7 @@ from include.mltrading.store.migrations import require_current_schema
 from include.mltrading.store.queries import query
 
 HISTORY_DAYS = 90
+_MOST_DAYS = 36500  # a hundred years is all
 
 Report = Callable[[str], None]
 
@@ -70,10 +71,14 @@ def maintain(settings: Settings, history_days: int, report: Report) -> Maintaine
     """Do it all; may be repeated at will, beside running pipelines too.
 
     history_days: older tries are deleted, but for the last one of each symbol and step. report: called with
-    what is done next. Raises UsageError for fewer days than the monitor and the alerts look back.
+    what is done next. Raises UsageError for fewer days than the monitor and the alerts look
+    back, and for more than a calendar has.
     """
-    if history_days < 14:
-        raise UsageError(f"--history-days {history_days}: give at least 14, the monitor looks back a week")
+    if not 14 <= history_days <= _MOST_DAYS:
+        raise UsageError(
+            f"--history-days {history_days}: give at least 14, the monitor looks back a week, and at most "
+            f"{_MOST_DAYS}"
+        )
     with connect(settings) as connection:
         require_current_schema(connection)
         report("old tries")
