@@ -1,9 +1,11 @@
 -- Nothing happens where the same event was told before. Within the quiet period of its condition, or before
--- it is confirmed, an alert is recorded and not yet mailed.
-INSERT INTO alerts (key, condition, kind, severity, dag_id, run_id, subject, details, resolved_at, due_at)
+-- it is confirmed, an alert is recorded and not yet mailed. An event begins and ends in one instant.
+INSERT INTO alerts (
+    key, condition, kind, severity, dag_id, run_id, subject, details, opened_at, resolved_at, due_at
+)
 SELECT
     %(key)s, %(condition)s, %(kind)s, %(severity)s, %(dag_id)s, %(run_id)s, %(subject)s, %(details)s,
-    CASE WHEN NOT %(lasting)s THEN clock_timestamp() END,
+    statement_timestamp(), CASE WHEN NOT %(lasting)s THEN statement_timestamp() END,
     CASE
         WHEN NOT %(told)s AND %(confirm)s <= interval '0' AND NOT EXISTS (
             SELECT FROM alerts AS told

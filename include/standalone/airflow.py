@@ -166,21 +166,25 @@ def prepare_airflow(
     """Bring Airflow's metadata database up to date: tables, administrator, roles, pools and connections.
 
     Does nothing, in a few milliseconds, when that database, Airflow's version and airflow_settings.yaml
-    are those of the last time. Raises StandaloneError with Airflow's own last words.
+    are those of the last time, and what the environment gave then it still gives. Raises StandaloneError
+    with Airflow's own last words.
     """
     state = Path(env["MLTRADING_STATE_DIR"])
     home = Path(env["AIRFLOW_HOME"])
     metadata_url = env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "", 1)
     stamp = home / f"prepared_{conninfo_to_dict(metadata_url)['dbname']}"
     with locked(home / "prepare_lock", timeout=300):
-        if stamp.exists() and stamp.read_text() == _fingerprint(metadata_url, postgres):
+        fingerprint, _, given = (stamp.read_text() if stamp.exists() else "").partition("\n")
+        if fingerprint == _fingerprint(metadata_url, postgres) and set(given.split()) <= set(env):
             return
         stamp.unlink(missing_ok=True)
         report("preparing Airflow's metadata database")
         run(env, "-m", "airflow", "db", "migrate")
         run(env, "-m", "include.standalone.admin_user", ADMIN, input=admin_password(state))
         run(env, "-m", "include.mltrading.airflow.apply_settings")
-        write_private(stamp, _fingerprint(metadata_url, postgres))
+        # The settings leave alone what a variable gives.
+        given = " ".join(name for name in env if name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_")))
+        write_private(stamp, f"{_fingerprint(metadata_url, postgres)}\n{given}")
 
 
 def run(env: Mapping[str, str], *arguments: str, input: str = "") -> str:

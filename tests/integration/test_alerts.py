@@ -237,6 +237,16 @@ def test_what_cannot_be_sent_is_sent_later_and_nothing_is_lost_or_doubled(
     assert ["Over since" in text_of(mail) for mail in catcher.mails] == [False, True]
 
 
+def test_an_event_is_not_said_to_be_over(
+    market: Connection, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    open_alert(market, alert("bars_refused", "bars_refused:dag:run"), deployments.alerts)
+    assert deliver(market, deployments) == 1
+    [mail] = catcher.mails
+    assert "Seen since" in text_of(mail)
+    assert "Over since" not in text_of(mail)
+
+
 def test_an_old_event_that_could_never_be_sent_is_not_sent_any_more(
     market: Connection, catcher: MailCatcher, deployments: Deployments
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.models.baseoperator import ExecutorSafeguard, _sentinel
 
 from include.mltrading.airflow import operator
 from include.mltrading.airflow.operator import MarketOperator
@@ -181,6 +182,16 @@ def test_the_processs_last_line_is_the_failures_text(
 def test_the_last_line_of_a_good_process_is_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = ending_with(monkeypatch, """echo log; echo '[["AAPL"]]'""", output_processor=json.loads)
     assert plan.execute(context()) == [["AAPL"]]
+
+
+def test_no_warning_of_airflows_own_stands_in_a_good_tasks_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    called_as_by_airflow = {"MarketOperator__sentinel": _sentinel}
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", False)
+    made = ending_with(monkeypatch, "echo done")
+    assert made.execute(context(), **called_as_by_airflow) == "done"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 @pytest.mark.parametrize(

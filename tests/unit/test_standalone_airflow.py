@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from include.standalone import airflow
 from include.standalone.airflow import admin_password, airflow_environment
 from include.standalone.postgres import EmbeddedPostgres
 from include.standalone.state import StandaloneError
@@ -115,3 +116,23 @@ def test_the_web_port_is_chosen_once(tmp_path: Path) -> None:
     ports = {_environment(tmp_path)["AIRFLOW__WEBSERVER__WEB_SERVER_PORT"] for _ in range(3)}
 
     assert len(ports) == 1
+
+
+def test_a_connection_that_the_environment_gave_is_made_when_it_gives_it_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(airflow, "_fingerprint", lambda *_: "the same")
+    ran: list[str] = []
+    monkeypatch.setattr(airflow, "run", lambda env, *arguments, input="": ran.append(arguments[-1]))
+    monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", "smtp://mail.example:25")
+
+    def applied() -> bool:
+        ran.clear()
+        airflow.prepare_airflow(_environment(tmp_path), EmbeddedPostgres(tmp_path), lambda line: None)
+        return "include.mltrading.airflow.apply_settings" in ran
+
+    assert [applied(), applied()] == [True, False]
+    monkeypatch.delenv("AIRFLOW_CONN_SMTP_DEFAULT")
+    assert [applied(), applied()] == [True, False]
+    monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", "smtp://mail.example:25")
+    assert not applied()
