@@ -130,18 +130,25 @@ def _parser() -> argparse.ArgumentParser:
     add("validate", _validate, "check all configuration")
     backup = add("backup", _backup, "back the market database up, and prove the backup good")
     where = backup.add_mutually_exclusive_group(required=True)
-    where.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the file to make")
-    where.add_argument("--directory", type=Path, metavar="DIR", help="make DATABASE-TIME.dump in DIR")
+    where.add_argument("file", nargs="?", type=_path, metavar="FILE", help="the file to make")
+    where.add_argument("--directory", type=_path, metavar="DIR", help="make DATABASE-TIME.dump in DIR")
     backup.add_argument("--force", action="store_true", help="FILE may exist: replace it")
     backup.add_argument(
         "--keep-daily", type=int, metavar="N", help="then keep the newest of N days, delete older ones of DIR"
     )
     backup.add_argument("--keep-weekly", type=int, metavar="N", help="and the newest of N weeks")
     restore = add("restore", _restore, "put a backup in place of what the market database holds")
-    restore.add_argument("file", type=Path, metavar="FILE", help="a file that backup made")
+    restore.add_argument("file", type=_path, metavar="FILE", help="a file that backup made")
     restore.add_argument("--force", action="store_true", help="what the database holds may be lost")
     add("task", _task, "do the task in MLTRADING_TASK (for the DAGs)")
     return parser
+
+
+def _path(text: str) -> Path:
+    # Path("") is the current folder, where a variable that is not set would put it.
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty: is a variable not set?")
+    return Path(text)
 
 
 def _migrate(options: argparse.Namespace, settings: Settings) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from include.mltrading.__main__ import main
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.pipeline import archive, backup
 from include.mltrading.pipeline.retention import Keep, kept_of, new_file, prune
@@ -70,3 +71,13 @@ def test_an_older_backup_that_cannot_be_deleted_is_told(
         prune(newest, Keep(1, 1))
     assert f"{newest} is good" in str(told.value)
     assert "mltrading-20260310T023000Z.dump cannot be deleted (Permission denied)" in str(told.value)
+
+
+@pytest.mark.parametrize("arguments", [("backup", "--directory", ""), ("backup", ""), ("restore", "")])
+def test_an_empty_path_is_not_the_current_folder(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "the path is empty" in capsys.readouterr().err
