@@ -255,10 +255,11 @@ function troubles() {
     if (airflow?.paused && pipeline.next_tick) found.push(`${name} is paused`);
   }
   const totals = seen.freshness?.totals;
-  if (totals?.stale) found.push(totals.stale === 1 ? "1 symbol is stale" : `${number(totals.stale)} symbols are stale`);
-  if (totals?.empty) found.push(`${number(totals.empty)} symbols have no bars`);
-  if (totals?.missing) found.push(`${number(totals.missing)} symbols have missing bars`);
-  if (totals?.features_behind) found.push(`features of ${number(totals.features_behind)} symbols are behind`);
+  const count = (of, one, many) => `${number(of)} ${of === 1 ? `symbol${one}` : `symbols${many}`}`;
+  if (totals?.stale) found.push(count(totals.stale, " is stale", " are stale"));
+  if (totals?.empty) found.push(count(totals.empty, " has no bars", " have no bars"));
+  if (totals?.missing) found.push(count(totals.missing, " has missing bars", " have missing bars"));
+  if (totals?.features_behind) found.push(`features of ${count(totals.features_behind, "", "")} are behind`);
   const open = seen.health?.alerts_open;
   if (open) found.push(`${number(open)} open alert${open === 1 ? "" : "s"}`);
   return found;

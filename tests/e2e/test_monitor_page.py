@@ -139,6 +139,7 @@ def test_the_page_shows_what_is_planted(page: Page, site: Site, planted: list[da
     assert "status again every 30 s, freshness 45 s, health 60 s" in page.locator("#mm-refresh").inner_text()
     expect(page.locator("#mm-message")).to_have_attribute("data-state", "attention")
     expect(page.locator("#mm-message")).to_contain_text("1 symbol is stale")
+    expect(page.locator("#mm-message")).to_contain_text("features of 1 symbol are behind")
     collection = cells(page, "mm-pipelines", "Yahoo Finance Data Collection")
     assert collection[:2] + collection[3:10] == [
         "Yahoo Finance Data Collection", "2026-01-05 16:00", "collect_symbol",
