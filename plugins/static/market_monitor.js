@@ -17,6 +17,7 @@ const WORST = { empty: 0, stale: 1, late: 2, fresh: 3 };
 const intervals = { pipeline_status: 30, system_health: 60, data_freshness: 45 };
 const seen = {};
 const failures = {};
+const turns = {}; // timers of the parts that are not being asked for
 let chosen = "symbols";
 
 const symbols = new SortedTable(
@@ -285,6 +286,7 @@ function tell() {
 }
 
 async function refresh(part) {
+  delete turns[part];
   try {
     const data = await ask(`data?parts=${part}`);
     Object.assign(intervals, data.refresh_seconds);
@@ -296,6 +298,8 @@ async function refresh(part) {
       const stamp = `${data.as_of.slice(0, 19).replace("T", " ")} UTC`;
       at(`mm-part-${part}`).querySelector(".mm-part-time").textContent = stamp.slice(11);
       if (part === "pipelines") at("mm-as-of").textContent = stamp;
+      // What one part could read, the others may as well: no failure stands until its own next turn.
+      Object.keys(failures).forEach(hurry);
     } else {
       failures[part] = { state: data.state, message: data.message };
     }
@@ -308,7 +312,14 @@ async function refresh(part) {
   tell();
   at("mm-refresh").textContent =
     `; status again every ${intervals.pipeline_status} s, freshness ${intervals.data_freshness} s, health ${intervals.system_health} s`;
-  setTimeout(refresh, intervals[PACE[part]] * 1000, part);
+  turns[part] = setTimeout(refresh, intervals[PACE[part]] * 1000, part);
+}
+
+/* Ask for a part now, unless that is already under way. */
+function hurry(part) {
+  if (!(part in turns)) return;
+  clearTimeout(turns[part]);
+  refresh(part);
 }
 
 recall();

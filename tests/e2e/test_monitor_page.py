@@ -635,6 +635,23 @@ def test_a_database_that_goes_away_is_told_and_the_page_recovers_by_itself(
     assert page.locator("#market-monitor.mm-old").count() == 0
 
 
+def test_after_an_outage_the_first_good_answer_has_all_parts_asked_at_once(
+    page: Page, site: Site, planted: list[datetime]
+) -> None:
+    page.clock.install()
+    site.log_in(page, site.viewer)
+    open_monitor(page, site)
+    page.wait_for_load_state("networkidle")
+    page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=5))
+    page.route("**/market_monitor/data*", lambda route: route.abort())
+    page.clock.run_for(61_000)
+    box = page.locator("#mm-message")
+    expect(box).to_have_attribute("data-state", "unreachable")
+    page.unroute("**/market_monitor/data*")
+    page.clock.run_for(31_000)  # the status' turn; freshness comes half a minute later
+    expect(box).to_have_attribute("data-state", "attention")
+
+
 def test_a_database_without_a_schema_names_the_remedy(page: Page, site: Site) -> None:
     with psycopg.connect(site.market_url, autocommit=True) as connection:
         connection.execute("ALTER TABLE schema_migrations RENAME TO hidden")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import logging
 import os
 import signal
@@ -49,6 +50,7 @@ def connection(settings: Settings) -> Iterator[Connection]:
 
 
 def segfault() -> None:
+    faulthandler.disable()  # its report would alarm whoever runs the tests
     ctypes.string_at(0)
 
 
@@ -99,8 +101,8 @@ def left_behind() -> list[str]:
         (segfault, "crashed", "SIGSEGV", 0, 0),
         (loop, "timeout", "processor time", 0.5, 0.5),
         (hog, "out_of_memory", "needs more than 64 MB", 0, 0),
-        (hang, "timeout", "longer than 2 s", 2, 0),
-        (grandchild, "timeout", "longer than 2 s", 2, 0),
+        (hang, "timeout", "longer than 5 s", 5, 0),
+        (grandchild, "timeout", "longer than 5 s", 5, 0),
         (daemon, "crashed", "exit code 5", 0, 0),
     ],
 )
@@ -125,7 +127,7 @@ def test_a_bad_symbol_is_recorded_and_the_other_19_are_served(
         return computation(symbol, then)
 
     # A loop must run into the other limit, also where the machine is busy with something else.
-    clock = 60 if misbehave is loop else 2
+    clock = 60 if misbehave is loop else 5
     limits = feature_limits(
         replace(settings, symbol_seconds=clock, symbol_cpu_seconds=1, symbol_memory_mb=64)
     )

@@ -282,18 +282,23 @@ def queries() -> Iterator[Figure]:
 
 
 def monitor() -> Iterator[Figure]:
-    """The monitor's snapshot of many symbols and 200 runs of both DAGs, against one look-up per symbol."""
+    """The monitor's snapshot of many symbols and 200 runs of both DAGs, against a look-up for each symbol."""
     with _bench(_MONITORED) as bench:
         bench.connection.execute(
             "INSERT INTO processing_history (dag_id, run_id, step, symbol, try, correlation_id, window_end,"
             " started_at, finished_at, status, rows_written, cpu_seconds, peak_memory_bytes)"
-            " SELECT dag_id, 'run' || number, step, symbol, 1, 'bench', tick, tick, tick + interval '1 min',"
+            " SELECT dag_id, 'run' || tick, step, symbol, 1, 'bench', tick, tick, tick + interval '1 min',"
             " 'ok', 21, 0.1, 40000000"
-            " FROM generate_series(1, 200) AS number"
-            " CROSS JOIN LATERAL (SELECT date_trunc('hour', now()) - number * interval '3 h') AS at (tick)"
+            " FROM (SELECT tick FROM generate_series("
+            " date_trunc('hour', now()) - interval '100 days', now(), '1 h') AS hours (tick)"
+            " WHERE extract(isodow FROM tick AT TIME ZONE 'America/New_York') < 6"
+            " AND extract(hour FROM tick AT TIME ZONE 'America/New_York') BETWEEN 9 AND 16"
+            " ORDER BY tick DESC LIMIT 200) AS ticks"
             " CROSS JOIN (VALUES ('yahoo-production-data-collection', 'collect_symbol'),"
             " ('feature-engineering-production-subprocess', 'compute_features')) AS dag (dag_id, step)"
-            " CROSS JOIN unnest(%s::text[]) AS symbols (symbol)",
+            " CROSS JOIN unnest(%s::text[]) AS symbols (symbol)"
+            # On the disk as runs leave them: the rows of a run stand together.
+            " ORDER BY tick, dag_id, symbol",
             (bench.names,),
         )
         bench.connection.execute("VACUUM ANALYZE")
@@ -310,6 +315,11 @@ def monitor() -> Iterator[Figure]:
         bench.connection.execute(
             "UPDATE symbol_state SET feature_version = %s, stale_from = %s",
             (FEATURE_VERSION, bench.last_bars(1)),
+        )
+        bench.connection.execute(
+            "INSERT INTO feature_engineered_data (symbol, timestamp, feature_version)"
+            " SELECT symbol, timestamp, %s FROM market_data LIMIT 1",
+            (FEATURE_VERSION,),
         )
         floor = _milliseconds(
             lambda: bench.connection.execute(query("newest_bars"), {"symbols": bench.names}).fetchall()
