@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(options: argparse.Namespace, error: MLTradingError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    for line in str(error).splitlines():
+        print(f"error: {line}", file=sys.stderr)
     if options.json:
         print(json.dumps({"error": str(error)}))
     return error.exit_code

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from include.mltrading.errors import UsageError
 from include.mltrading.settings import PROJECT_ROOT
+from include.mltrading.yaml_file import read_yaml
 
 DEFAULT_FILE = PROJECT_ROOT / "airflow_settings.yaml"
 
@@ -106,34 +104,21 @@ class _File(_Section):
     airflow: AirflowSettings
 
 
+def read_settings(path: Path) -> tuple[AirflowSettings | None, list[str]]:
+    """The content of a settings file in Astro's format, and every problem; no problem shows a value.
+
+    Raises UsageError when the file cannot be read as YAML at all.
+    """
+    found, problems = read_yaml(path, _File, secret=True)
+    return None if found is None else found.airflow, problems
+
+
 def load_settings(path: Path = DEFAULT_FILE) -> AirflowSettings:
     """The checked content of a settings file in Astro's format.
 
-    Raises UsageError, in one line that names the file and each wrong key and shows no value.
+    Raises UsageError with each wrong key, one a line, and shows no value.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); name a settings file") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        # The full text would quote the line, and with it a password.
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{path}: is not valid YAML{where}: {problem or 'unreadable'}") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: has no key airflow; write connections, pools and variables below it")
-    try:
-        return _File.model_validate(content).airflow
-    except ValidationError as error:
-        problems = "; ".join(_in_words(dict(item)) for item in error.errors(include_input=False))
-        raise UsageError(f"{path}: {problems}") from None
-
-
-def _in_words(item: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {key}: remove it or correct its spelling"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{key}: {message}" if key else message
+    found, problems = read_settings(path)
+    if found is None or problems:
+        raise UsageError("\n".join(problems))
+    return found

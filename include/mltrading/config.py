@@ -7,22 +7,18 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from include.mltrading.alerts.kinds import Kind
 from include.mltrading.errors import UsageError
 from include.mltrading.settings import Settings
+from include.mltrading.yaml_file import read_yaml
 
 DagId = Literal[
     "complete-data-and-features-ondemand",
     "yahoo-production-data-collection",
     "feature-engineering-production-subprocess",
 ]
-
-
-# Every task's process reads the file: libyaml does it in a tenth of the time, where it is there.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Section(BaseModel):
@@ -140,15 +136,16 @@ class Deployments(_Section):
 
     @model_validator(mode="after")
     def _names_must_exist(self) -> Deployments:
-        missing = set(get_args(DagId)) - set(self.deployments)
-        if missing:
-            raise ValueError(f"deployments lacks {', '.join(sorted(missing))}")
-        for dag_id, deployment in self.deployments.items():
-            if deployment.schedule_type not in self.schedule_types:
-                raise ValueError(
-                    f"deployments.{dag_id}.schedule_type {deployment.schedule_type!r} is not one of "
-                    f"schedule_types: {', '.join(self.schedule_types)}"
-                )
+        missing = sorted(set(get_args(DagId)) - set(self.deployments))
+        wrong = [f"deployments lacks {', '.join(missing)}: add what is lacking"] if missing else []
+        wrong.extend(
+            f"deployments.{dag_id}.schedule_type {deployment.schedule_type!r} is not one of "
+            f"schedule_types: {', '.join(self.schedule_types)}"
+            for dag_id, deployment in self.deployments.items()
+            if deployment.schedule_type not in self.schedule_types
+        )
+        if wrong:
+            raise ValueError("\n".join(wrong))
         return self
 
     def sla(self, dag_id: DagId) -> timedelta:
@@ -163,29 +160,9 @@ class Deployments(_Section):
 def load_deployments(path: Path | None = None) -> Deployments:
     """The checked content of deployments.yaml (default: the file that the settings name).
 
-    Raises UsageError naming the file, each wrong key and what is wrong with it.
+    Raises UsageError with each wrong key, one a line, what is wrong with it and what to do.
     """
-    path = path or Settings.from_environment().deployments_file
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 - a safe one
-    except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be read ({error.strerror}); restore it from the repository"
-        ) from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    try:
-        return Deployments.model_validate(content)
-    except ValidationError as error:
-        raise UsageError(f"{path}: {'; '.join(_in_words(item) for item in error.errors())}") from None
-
-
-def _in_words(item: object) -> str:
-    assert isinstance(item, dict)  # noqa: S101 - pydantic's ErrorDetails
-    key = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {key}: remove it or correct its spelling"
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if key else str(message)
+    found, problems = read_yaml(path or Settings.from_environment().deployments_file, Deployments)
+    if found is None or problems:
+        raise UsageError("\n".join(problems))
+    return found

@@ -196,6 +196,58 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert len(found) == 9
 
 
+def test_a_wrong_value_hides_no_other_one_and_an_unknown_key_not_even_a_contradiction(
+    with_deployments: Write, with_airflow_settings: Write
+) -> None:
+    def wrong(changed: dict[str, Any]) -> None:
+        changed["pipeline"].update(retries=-1, owner="")
+        changed["schedule_types"]["market_hours"].update(cron="hourly", timezone="Gotham")
+        changed["alerts"].update(adressees=["a@example.com"])
+
+    found = [text.partition(".yaml: ")[2] for text in with_deployments(wrong)]
+    assert [text.partition(": ")[0] for text in found] == [
+        "unknown key alerts.adressees", "pipeline.owner is ''", "pipeline.retries is -1",
+        "schedule_types.market_hours.cron 'hourly' is no cron expression",
+        "schedule_types.market_hours.timezone 'Gotham' is unknown",
+    ]  # fmt: skip
+
+    def unknown(changed: dict[str, Any]) -> None:
+        changed["pipeline"].update(retrys=3, gate_poke_seconds=9999)
+        changed["deployments"].update(other={}, daily={"priority": 1})
+        changed["deployments"][COLLECTION].update(schedule_type="daily")
+
+    found = [text.partition(".yaml: ")[2] for text in with_deployments(unknown)]
+    assert [text.partition(": ")[0] for text in found] == [
+        "unknown key deployments.daily", "unknown key deployments.other", "unknown key pipeline.retrys",
+        f"deployments.{COLLECTION}.schedule_type 'daily' is not one of schedule_types",
+    ]  # fmt: skip
+
+    def late(changed: dict[str, Any]) -> None:
+        changed["pipeline"].update(retrys=3, gate_poke_seconds=9999)
+
+    assert len(with_deployments(late)) == 2
+
+    def both(changed: dict[str, Any]) -> None:
+        changed["pools"].pop(0)
+        changed.update(pool=[])
+
+    assert len(with_airflow_settings(both)) == 2
+
+
+def test_a_key_that_stands_twice_is_named_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "deployments.yaml"
+    text = Settings().deployments_file.read_text()
+    lines = text.splitlines()
+    place = lines.index("pipeline:") + 1
+    path.write_text(text.replace("pipeline:\n", "pipeline:\n  owner: somebody\n  retries: 9\n"))
+    [owner, retries] = validate.problems({"MLTRADING_DEPLOYMENTS_FILE": str(path)})
+    first, second = re.findall(r"line (\d+)", owner)
+    assert int(second) == place + 1
+    assert lines[int(first) - 3].lstrip().startswith("owner:")
+    assert owner.startswith(f"{path}: ")
+    assert "retries stands already in line" in retries
+
+
 def test_more_symbols_than_can_be_mapped_name_the_number_that_helps(tmp_path: Path) -> None:
     path = tmp_path / "symbols.txt"
     path.write_text("\n".join(f"S{number}" for number in range(1025)))

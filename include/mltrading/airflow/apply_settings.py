@@ -173,7 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         apply(load_settings(file))
     except MLTradingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -13,6 +13,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -22,10 +23,11 @@ from zoneinfo import ZoneInfo
 from croniter import croniter
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
+from pydantic import BaseModel
 
-from include.mltrading.airflow_settings import DEFAULT_FILE, AirflowSettings, load_settings
+from include.mltrading.airflow_settings import DEFAULT_FILE, AirflowSettings, read_settings
 from include.mltrading.alerts import smtp
-from include.mltrading.config import DagId, Deployments, ScheduleType, load_deployments
+from include.mltrading.config import DagId, Deployments, ScheduleType
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.features.definitions import COLUMNS
 from include.mltrading.market.symbols import read_symbols_file
@@ -35,6 +37,7 @@ from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import NOT_A_URL
 from include.mltrading.store.migrations import available
 from include.mltrading.store.queries import SQL_FOLDER, query
+from include.mltrading.yaml_file import read_yaml
 
 COLLECTION: DagId = "yahoo-production-data-collection"
 FEATURES: DagId = "feature-engineering-production-subprocess"
@@ -104,14 +107,13 @@ def _of_files(settings: Settings) -> list[str]:
             found.extend(str(error).splitlines())
             return None
 
-    deployments = read(lambda: load_deployments(settings.deployments_file))
+    deployments, wrong = read(lambda: read_yaml(settings.deployments_file, Deployments)) or (None, [])
+    found.extend(wrong)
     symbols = read(lambda: read_symbols_file(settings.symbols_file))
-    airflow = read(lambda: load_settings(DEFAULT_FILE))
+    airflow, wrong = read(lambda: read_settings(DEFAULT_FILE)) or (None, [])
+    found.extend(wrong)
     dags = read(_read_dags)
-    if deployments is not None:
-        where = f"{settings.deployments_file}: "
-        wrong = list(_schedules(deployments)) or list(_ticks(deployments))
-        found.extend(where + text for text in [*wrong, *_order(deployments)])
+    found.extend(f"{settings.deployments_file}: {text}" for text in _of_deployments(settings, deployments))
     if symbols is not None:
         found.extend(_size(settings, symbols, deployments))
     if dags is not None:
@@ -126,8 +128,27 @@ def _of_files(settings: Settings) -> list[str]:
 # deployments.yaml ---------------------------------------------------------------------------------------
 
 
-def _schedules(deployments: Deployments) -> Iterator[str]:
-    for name, schedule in deployments.schedule_types.items():
+class _Schedules(BaseModel):
+    """The schedules alone, which can be looked at whatever is wrong with the rest of the file."""
+
+    schedule_types: dict[str, ScheduleType]
+
+
+def _of_deployments(settings: Settings, deployments: Deployments | None) -> Iterator[str]:
+    """What is wrong with values that are fine by themselves."""
+    schedules: _Schedules | Deployments | None = deployments
+    if schedules is None:
+        with suppress(UsageError):
+            schedules, _ = read_yaml(settings.deployments_file, _Schedules)
+    wrong = [] if schedules is None else list(_schedules(schedules.schedule_types))
+    yield from wrong
+    if deployments is not None:
+        yield from () if wrong else _ticks(deployments)
+        yield from _order(deployments)
+
+
+def _schedules(schedule_types: Mapping[str, ScheduleType]) -> Iterator[str]:
+    for name, schedule in schedule_types.items():
         if schedule.cron is not None and not croniter.is_valid(schedule.cron):
             yield (
                 f"schedule_types.{name}.cron {schedule.cron!r} is no cron expression: give minute, hour, "
