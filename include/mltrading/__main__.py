@@ -32,6 +32,7 @@ _FETCHES = 5
 _COMPUTATIONS = 8
 # How far back alerts are listed; a hundred years is all.
 _MOST_DAYS = 36500
+_MOST_RECOMPUTED = 1_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -230,8 +231,10 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         _print(options, told, _story_text(told))
         return 1 if told["failed"] else 0
     if options.recompute is not None:
-        if options.recompute < 1:
-            raise UsageError(f"--recompute {options.recompute}: give the number of symbols, at least 1")
+        if not 1 <= options.recompute <= _MOST_RECOMPUTED:
+            raise UsageError(
+                f"--recompute {options.recompute}: give a number of symbols from 1 to {_MOST_RECOMPUTED}"
+            )
         worst = check.recompute(settings, options.recompute)
         lines = [f"{column:<22} {value:.1e}" for column, value in worst.items()]
         _print(options, worst, "largest relative difference per feature\n" + "\n".join(lines))
@@ -348,7 +351,8 @@ def _archive(options: argparse.Namespace, settings: Settings) -> int:
     lines = [f"{table:<24} {rows:>9} rows" for table, rows in totals.items()]
     changed = sum(bool(item.rows) for item in moved)
     idle = len(moved) - changed - len(failed)
-    lines.append(f"{changed} symbols {verb}; {idle} had nothing to do, {len(failed)} failed")
+    counted = f"{changed} symbols {verb}; {idle} had nothing to do, {len(failed)} failed"
+    lines.append(counted if moved else "there is nothing to do: no symbol has rows before that day")
     _print(options, {"symbols": [item._asdict() for item in moved], "rows": totals}, "\n".join(lines))
     return 1 if failed else 0
 

@@ -164,6 +164,13 @@ def test_a_look_back_of_no_days_is_refused(cli: Cli, environment: dict[str, str]
     one_line_error(cli("alerts", "list", "--days", days, **environment), 2, "--days", "give")
 
 
+@pytest.mark.parametrize("count", ["0", "-1", "99999999999999999999"])
+def test_a_number_of_symbols_that_cannot_be_is_refused(
+    cli: Cli, environment: dict[str, str], count: str
+) -> None:
+    one_line_error(cli("check", "--recompute", count, **environment), 2, f"--recompute {count}", "from 1 to")
+
+
 def test_an_old_schema_names_the_remedy(
     cli: Cli, empty_database: str, simulator: MarketSimulator, environment: dict[str, str]
 ) -> None:

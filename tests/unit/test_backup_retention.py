@@ -73,6 +73,16 @@ def test_an_older_backup_that_cannot_be_deleted_is_told(
     assert "mltrading-20260310T023000Z.dump cannot be deleted (Permission denied)" in str(told.value)
 
 
+def test_a_backup_of_the_future_stays_and_takes_no_place(tmp_path: Path) -> None:
+    future, newest, older, oldest = (
+        tmp_path / f"mltrading-{day}T023000Z.dump" for day in ("20990101", "20260311", "20260310", "20260309")
+    )
+    for path in (future, newest, older, oldest):
+        path.write_bytes(b"PGDMP")
+    assert prune(newest, Keep(2, 0)) == [str(oldest)]
+    assert set(tmp_path.iterdir()) == {future, newest, older}
+
+
 @pytest.mark.parametrize("arguments", [("backup", "--directory", ""), ("backup", ""), ("restore", "")])
 def test_an_empty_path_is_not_the_current_folder(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]

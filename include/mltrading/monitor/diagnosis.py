@@ -94,7 +94,7 @@ def in_words(found: Diagnosis, deployments: Deployments) -> list[str]:
     largest = ", ".join(f"{table.name} {table.bytes / 1e6:.1f}" for table in system.tables[:3])
     lines.append(f"database size   {system.database_bytes / 1e6:.1f} MB; {largest}")
     grown = "; ".join(f"{item.step} {item.day}, {item.week}" for item in system.growth)
-    lines.append(f"growth          rows written in the last day, week: {grown}")
+    lines.append(f"growth          rows that runs of the DAGs wrote in the last day, week: {grown}")
     for limit in system.rate_limits:
         if limit.paused_until is not None and limit.paused_until > datetime.now(UTC):
             lines.append(

@@ -27,6 +27,7 @@ from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import last_sessions, new_york_date
 from include.mltrading.market.symbols import read_symbols_file
+from include.mltrading.pipeline.backup import sync_folder
 from include.mltrading.pipeline.collect import HEALED_SESSIONS
 from include.mltrading.pipeline.window import MOST_SESSIONS
 from include.mltrading.settings import PROJECT_ROOT, Settings
@@ -214,7 +215,7 @@ def _archive(connection: Connection, symbol: str, before: datetime, folder: Path
         )
         for path, final in [*partial.items(), (written, folder / f"{symbol}.json")]:
             path.replace(final)
-        _sync_folder(folder)
+        sync_folder(folder)
     return {table: int(str(entry["rows"])) for table, entry in tables.items()}
 
 
@@ -239,14 +240,6 @@ def _written(path: Path, pieces: Any, *, compress: bool = True) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return path
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_back(connection: Connection, table: str, path: Path) -> list[str]:

@@ -285,7 +285,7 @@ def _part_of(target: Path, force: bool) -> Iterator[Path]:
             try:
                 os.fsync(descriptor)
                 part.replace(target)
-                _sync_folder(target.parent)
+                sync_folder(target.parent)
             except OSError as error:
                 raise MLTradingError(f"{target} cannot be written: {error.strerror}") from None
         except BaseException:
@@ -318,7 +318,7 @@ def locked_part(part: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring the names in `folder` to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -65,20 +65,23 @@ def prune(newest: Path, keep: Keep) -> list[str]:
 
 
 def _prune(newest: Path, keep: Keep) -> list[str]:
-    database = _NAME.fullmatch(newest.name)
-    if database is None:
+    given = _NAME.fullmatch(newest.name)
+    if given is None:
         raise UsageError(f"{newest} has no name that `backup --directory` gives")
+    now = _time_of(given)
     found: dict[Path, datetime | None] = {}
     for path in newest.parent.iterdir():
         name = _NAME.fullmatch(path.name.removesuffix(".part"))
-        if name is None or name["database"] != database["database"] or not _is_file(path):
+        if name is None or name["database"] != given["database"] or not _is_file(path):
             continue
         if path.name.endswith(".part"):
             found[path] = None
         else:
             with suppress(UsageError, ValueError):
                 require_dump_file(path)
-                found[path] = datetime.strptime(name["time"], _TIME).replace(tzinfo=UTC)
+                # One of the future tells of a wrong clock: it stays, and takes no other one's place.
+                if _time_of(name) <= now:
+                    found[path] = _time_of(name)
     kept = kept_of([made for made in found.values() if made is not None], keep)
     deleted = []
     for path, made in sorted(found.items()):
@@ -90,6 +93,10 @@ def _prune(newest: Path, keep: Keep) -> list[str]:
             path.unlink()
             deleted.append(str(path))
     return deleted
+
+
+def _time_of(name: re.Match[str]) -> datetime:
+    return datetime.strptime(name["time"], _TIME).replace(tzinfo=UTC)
 
 
 def kept_of(times: Iterable[datetime], keep: Keep) -> set[datetime]:

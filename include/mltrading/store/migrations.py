@@ -36,13 +36,16 @@ def available(folder: Path = MIGRATIONS_FOLDER) -> list[Migration]:
     for path in sorted(folder.glob("*.sql")):
         match = _FILE_NAME.fullmatch(path.name)
         if not match:
-            raise SchemaError(f"migration {path.name}: name it NNNN_what_it_does.sql")
+            raise SchemaError(f"{path}: name it NNNN_what_it_does.sql")
         content = path.read_bytes()
         checksum = hashlib.sha256(content).hexdigest()
         migrations.append(Migration(int(match[1]), path.stem, checksum, content.decode()))
     for expected, migration in enumerate(migrations, start=1):
         if migration.version != expected:
-            raise SchemaError(f"migration {migration.name}: number {expected:04d} is expected here")
+            raise SchemaError(
+                f"{folder / migration.name}.sql: number {expected:04d} is expected here, once; restore the "
+                "folder from the repository, or number migrations of your own on from its last one"
+            )
     return migrations
 
 
