@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import psycopg
@@ -12,6 +13,10 @@ from include.market_simulator import MarketSimulator
 from include.standalone.demo import parsed
 from include.standalone.runs import connect_metadata
 from include.standalone.stack import Stack
+
+# Two schedulers at a time look for work here, on two cores: at the installation's own pace that takes half a
+# core of them, at this one a fifth.
+os.environ["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"] = "0.5"
 
 
 @pytest.fixture(scope="module")

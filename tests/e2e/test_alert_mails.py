@@ -230,9 +230,9 @@ def loaded(there: Alarmed) -> DagRun:
 def first(there: Alarmed, loaded: DagRun) -> list[EmailMessage]:
     """Mails while the collection's first run ever, and a manual load, take too long."""
     for dag_id in (LOAD, COLLECTION):
-        there.limit(dag_id, seconds=15)
-    slow = UNIVERSE[3]
-    with there.fault("slow", slow, seconds=24.0):
+        there.limit(dag_id, seconds=45)
+    # One after the other: the last begins long after both runs are late.
+    with there.fault("slow", *FEW, seconds=20.0):
         there.start(LOAD, "slow", period="1mo", symbols=FEW)
         # The collection would go first at the pool, and the load be late before it asks for the slow symbol.
         collecting = "SELECT state FROM task_instance WHERE run_id = 'slow' AND task_id = 'collect_symbol'"
@@ -318,7 +318,7 @@ def test_a_first_run_that_takes_too_long_is_mailed_while_it_runs(
     run = newest_run(there.metadata, COLLECTION, run_type="scheduled")
     assert "collect_symbol" in text
     assert UNIVERSE[3] in text
-    assert "Expected: 10 s, late after 15 s" in text
+    assert "Expected: 30 s, late after 45 s" in text
     assert f"/dags/{COLLECTION}/grid?dag_run_id=scheduled" in text
     assert there.metadata.execute("SELECT count(*) FROM sla_miss").fetchone() == (0,)
     assert run is not None
@@ -375,7 +375,8 @@ def test_the_same_symbols_that_fail_again_in_a_run_are_no_mail_and_others_are(ca
 
 def test_input_that_is_refused_is_mailed_once_and_names_the_param(calm: Alarmed) -> None:
     calm.start(LOAD, "forged", start="2026-05-01", end="2020-01-01", symbols=FEW)
-    assert calm.told(LOAD, "forged").state == "failed"
+    # Airflow may lose the callback of a run that fails before it is known over what to map.
+    assert calm.ended(LOAD, "forged").state == "failed"
     [mail] = calm.mails(1)
     assert mail["Subject"] == "[MLTrading] warning: Complete Data + Features Pipeline: input refused"
     assert "Refused: Invalid input for param start" in text_of(mail)

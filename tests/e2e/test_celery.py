@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from redis_server import needs_redis
 from running_installation import SYMBOLS, Installation, tick_of, write_deployments
 
 from include.market_simulator import MarketSimulator
@@ -22,14 +22,7 @@ from include.standalone.runs import connect_metadata
 from include.standalone.stack import Stack, Started
 from include.standalone.state import free_port
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        shutil.which("redis-server") is None,
-        reason="NO REDIS ON THIS MACHINE, CELERY IS NOT TESTED: on Debian or Ubuntu "
-        "`apt-get install redis-server`",
-    ),
-]
+pytestmark = [pytest.mark.e2e, needs_redis]
 
 RATE = 1
 

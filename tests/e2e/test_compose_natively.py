@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import pytest
 import requests
 from compose_files import copy_into_the_image, env_file, interpolated, services
 from mail_catcher import MailCatcher
+from redis_server import needs_redis
 from running_installation import SYMBOLS
 
 from include.market_simulator import MarketSimulator
@@ -32,14 +32,7 @@ from include.standalone.postgres import EmbeddedPostgres
 from include.standalone.stack import Stack
 from include.standalone.state import free_port
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        shutil.which("redis-server") is None,
-        reason="NO REDIS ON THIS MACHINE, COMPOSE'S CELERY IS NOT TESTED: on Debian or Ubuntu "
-        "`apt-get install redis-server`",
-    ),
-]
+pytestmark = [pytest.mark.e2e, needs_redis]
 
 AIRFLOW_SERVICES = ("airflow-worker", "scheduler", "webserver", "triggerer")
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -29,6 +28,7 @@ from include.mltrading.pipeline.task import feature_limits
 from include.mltrading.settings import Settings
 from include.mltrading.store import ledger, market_data
 from include.mltrading.store.connection import Connection, connect
+from tests.left_behind import left_behind
 
 pytestmark = pytest.mark.integration
 
@@ -84,17 +84,6 @@ def daemon() -> None:
     os._exit(5)
 
 
-def left_behind() -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if MARK.encode() in path.read_bytes():
-                found.append(path.parent.name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
-
-
 @pytest.mark.parametrize(
     ("misbehave", "status", "error", "seconds", "cpu_seconds"),
     [
@@ -134,7 +123,7 @@ def test_a_bad_symbol_is_recorded_and_the_other_19_are_served(
     with caplog.at_level(logging.ERROR):
         outcomes = run_batch(settings, RUN, FEATURES, SYMBOLS, work, limits=limits, concurrency=4)
 
-    assert left_behind() == []
+    assert left_behind(MARK) == []
     served = {symbol for symbol in SYMBOLS if symbol != BAD}
     rows = {
         row[0]: row[1:]

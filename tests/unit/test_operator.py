@@ -12,7 +12,7 @@ import pytest
 from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.models.baseoperator import ExecutorSafeguard, _sentinel
 
-from include.mltrading.airflow import operator
+from include.mltrading.airflow import alerts, operator
 from include.mltrading.airflow.operator import MarketOperator
 from include.mltrading.pipeline.task import Task
 from include.mltrading.settings import PROJECT_ROOT
@@ -212,9 +212,26 @@ def test_who_counts_skips_itself_when_nothing_was_started(
     other = SimpleNamespace(task_id="another", state="success")
     counted = [SimpleNamespace(task_id="collect_symbol", state=state) for state in states]
     run["dag_run"].get_task_instances = lambda: [other, *counted]
+    told: list[object] = []
+    monkeypatch.setattr("include.mltrading.airflow.operator.nothing_was_started", told.append)
     publish = ending_with(monkeypatch, "echo counted", counts="collect_symbol")
     if skipped:
         with pytest.raises(AirflowSkipException, match="nothing to count"):
             publish.execute(run)
     else:
         assert publish.execute(run) == "counted"
+    assert told == ([run] if skipped else [])
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_run_that_fails_before_its_symbols_is_told_by_who_finds_nothing_to_count(
+    monkeypatch: pytest.MonkeyPatch, failed: bool
+) -> None:
+    """A skipped run (a holiday) has no failed task, and is no failure."""
+    told: list[object] = []
+    monkeypatch.setattr(alerts, "on_failure", told.append)
+    monkeypatch.setattr(alerts.compat, "run_facts", lambda dag_run: dag_run)
+    monkeypatch.setattr(alerts.compat, "instances", lambda *run, state: [run] if failed else [])
+    run = context()
+    alerts.nothing_was_started(run)
+    assert told == ([run] if failed else [])

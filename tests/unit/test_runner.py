@@ -18,6 +18,7 @@ import pytest
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.pipeline.runner import Limits, Outcome, run_isolated
 from include.mltrading.settings import PROJECT_ROOT
+from tests.left_behind import left_behind
 
 # Generous to what ends by itself, also on a busy machine.
 LIMITS = Limits(seconds=3.0, startup_seconds=4.0, cpu_seconds=20, memory_mb=64)
@@ -74,17 +75,6 @@ def only(symbol: str, limits: Limits = LIMITS) -> Outcome:
     return outcome
 
 
-def left_behind() -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if MARK.encode() in path.read_bytes():
-                found.append(path.parent.name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
-
-
 def test_a_good_symbol_tells_its_rows_and_what_it_used() -> None:
     outcome = only("GOOD")
     assert (outcome.status, outcome.rows_written, outcome.error, outcome.exit_code) == ("ok", 7, None, 0)
@@ -121,7 +111,7 @@ def test_each_bad_end_has_its_name_and_hurts_nobody_else(
     assert by_symbol[symbol].status == status
     assert error in (by_symbol[symbol].error or "")
     assert by_symbol[symbol].exit_code == exit_code
-    assert left_behind() == []
+    assert left_behind(MARK) == []
 
 
 def test_processor_time_is_limited_too() -> None:
@@ -132,7 +122,7 @@ def test_processor_time_is_limited_too() -> None:
 
 def test_what_a_good_symbol_leaves_running_is_ended_too() -> None:
     assert only("QUIET").status == "ok"
-    assert left_behind() == []
+    assert left_behind(MARK) == []
 
 
 def test_what_the_process_had_started_before_is_left_alone() -> None:
@@ -205,7 +195,7 @@ def test_a_runner_that_is_told_to_stop_tells_of_every_symbol_and_leaves_nothing(
         assert runner.stdout is not None
         assert runner.stdout.read().splitlines() == ["A cancelled", "B cancelled"]
         assert runner.wait(10) == 143
-    assert left_behind() == []
+    assert left_behind(MARK) == []
 
 
 def test_a_runner_that_is_killed_takes_its_children_with_it() -> None:
@@ -213,6 +203,6 @@ def test_a_runner_that_is_killed_takes_its_children_with_it() -> None:
         runner.kill()
         runner.wait(10)
     deadline = time.monotonic() + 5
-    while left_behind() and time.monotonic() < deadline:
+    while left_behind(MARK) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert left_behind() == []
+    assert left_behind(MARK) == []

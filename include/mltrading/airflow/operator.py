@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.standard.hooks.subprocess import SubprocessHook, SubprocessResult
 from airflow.providers.standard.operators.bash import BashOperator
 
-from include.mltrading.airflow.alerts import task_failed
+from include.mltrading.airflow.alerts import nothing_was_started, task_failed
 from include.mltrading.airflow.compat import run_type, was_attempted, window_end
 from include.mltrading.airflow.connection import libpq_variables
 from include.mltrading.airflow.watch import watched
@@ -84,6 +84,7 @@ class MarketOperator(BashOperator):
     def execute(self, context: Any) -> Any:
         """Run the process. Raises AirflowSkipException, AirflowFailException or AirflowException."""
         if self.counts is not None and not was_attempted(context, self.counts):
+            nothing_was_started(context)
             raise AirflowSkipException(f"nothing to count: no instance of {self.counts} was started")
         if self.symbols and not self._chosen(context):
             raise AirflowSkipException("not among the symbols of this run")
