@@ -26,8 +26,11 @@ class _Section(BaseModel):
 
 
 Text = Annotated[str, Field(min_length=1)]
-Positive = Annotated[float, Field(gt=0)]
-Seconds = Annotated[int, Field(ge=1)]
+# Nothing here lasts for years, and the largest numbers are no durations any more.
+_MOST = 1_000_000
+Positive = Annotated[float, Field(gt=0, le=_MOST)]
+Seconds = Annotated[int, Field(ge=1, le=_MOST)]
+Minutes = Annotated[int, Field(ge=0, le=_MOST)]
 
 
 class Deployment(_Section):
@@ -38,7 +41,7 @@ class Deployment(_Section):
     priority: Annotated[int, Field(ge=1, le=99)]
     schedule_type: Text
     expected_runtime_minutes: Positive
-    alert_threshold_hours: Positive
+    alert_threshold_hours: Annotated[float, Field(gt=0, le=1000)]
 
 
 class RefreshIntervals(_Section):
@@ -71,13 +74,13 @@ class Pipeline(_Section):
     owner: Text
     tags: list[Text]
     start_date: date
-    finality_delay_minutes: Annotated[int, Field(ge=0)]
+    finality_delay_minutes: Minutes
     minimum_good_share: Annotated[float, Field(ge=0, le=1)]
-    retries: Annotated[int, Field(ge=0)]
+    retries: Annotated[int, Field(ge=0, le=100)]
     retry_delay_seconds: Seconds
     gate_poke_seconds: Seconds
     gate_timeout_minutes: Positive
-    gate_missing_run_minutes: Annotated[float, Field(ge=0)]
+    gate_missing_run_minutes: Annotated[float, Field(ge=0, le=_MOST)]
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -98,7 +101,7 @@ Address = Annotated[str, AfterValidator(_plain_address)]
 class Thresholds(_Section):
     """From where on something counts as wrong; shares are of the whole."""
 
-    missing_bars_after_minutes: Annotated[int, Field(ge=0)]
+    missing_bars_after_minutes: Minutes
     timeouts_share: Share
     connections_share: Share
     memory_free_share: Share
@@ -108,10 +111,10 @@ class Thresholds(_Section):
 class Alerts(_Section):
     """Who is told of what, and how often."""
 
-    sla_factor: Annotated[float, Field(ge=1)]
+    sla_factor: Annotated[float, Field(ge=1, le=100)]
     addressees: Annotated[list[Address], Field(min_length=1)]
     thresholds: Thresholds
-    quiet_minutes: dict[Kind, Annotated[int, Field(ge=0)]]
+    quiet_minutes: dict[Kind, Minutes]
 
     @model_validator(mode="after")
     def _every_kind_has_a_quiet_period(self) -> Alerts:

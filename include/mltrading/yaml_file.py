@@ -15,8 +15,23 @@ Model = TypeVar("Model", bound=BaseModel)
 _Place = tuple[int | str, ...]
 
 # Every task's process reads a file: libyaml does it in a tenth of the time, where it is there.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LONGEST_VALUE = 80
+_NO_NAME = 'in "<unicode string>",'  # what libyaml says of a text that it was not told the file of
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc]
+    def construct_yaml_timestamp(self, node: Any) -> Any:
+        """A date as YAML has it, or an error that tells where it stands."""
+        try:
+            return super().construct_yaml_timestamp(node)
+        except ValueError as error:
+            said = f"{node.value} is no date, {error}"
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from None
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_timestamp)
+
 # What to do about pydantic's types of error; in braces what it tells about the limit.
 _REMEDIES = {
     "missing": "is missing, add it",
@@ -51,8 +66,9 @@ def read_yaml(path: Path, model: type[Model], *, secret: bool = False) -> tuple[
     secret: no problem quotes the file. Raises UsageError when it cannot be read as YAML at all.
     """
     try:
-        loader = _LOADER(path.read_text(encoding="utf-8"))
+        loader = _Loader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
+        problems = [] if node is None else list(_repeated(node))
         content = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise UsageError(
@@ -60,11 +76,10 @@ def read_yaml(path: Path, model: type[Model], *, secret: bool = False) -> tuple[
         ) from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except yaml.YAMLError as error:
         raise UsageError(f"{path}: is not valid YAML{_said(error, secret)}; correct it") from None
     if content is None:
         raise UsageError(f"{path}: holds nothing; restore it from the repository")
-    problems = list(_repeated(node))
     value = None
     try:
         value = model.model_validate(content)
@@ -83,21 +98,25 @@ def read_yaml(path: Path, model: type[Model], *, secret: bool = False) -> tuple[
 def _said(error: Exception, secret: bool) -> str:
     # The full text quotes the line.
     if not secret:
-        return f": {' '.join(str(error).split())}"
+        return f": {' '.join(str(error).replace(_NO_NAME, 'in').split())}"
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     return f"{f' in line {mark.line + 1}' if mark else ''}: {problem or 'unreadable'}"
 
 
-def _repeated(node: Any) -> Iterator[str]:
-    """YAML silently takes the last of two equal keys."""
+def _repeated(node: Any, within: tuple[Any, ...] = ()) -> Iterator[str]:
+    """YAML silently takes the last of two equal keys. Raises YAMLError where a part contains itself."""
+    if any(node is outer for outer in within):
+        raise yaml.composer.ComposerError(None, None, "an alias stands within what it names", node.start_mark)
     seen: dict[str, int] = {}
     for item in node.value if isinstance(node, yaml.MappingNode | yaml.SequenceNode) else ():
         if isinstance(node, yaml.MappingNode):
             key, item = item
             line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and seen.setdefault(key.value, line) != line:
-                yield f"line {line}: {key.value} stands already in line {seen[key.value]}, remove one of them"
-        yield from _repeated(item)
+            name = str(key.value)
+            if name in seen:
+                yield f"line {line}: {name} stands already in line {seen[name]}, remove one of them"
+            seen.setdefault(name, line)
+        yield from _repeated(item, (*within, node))
 
 
 def _unknown(error: ValidationError) -> set[_Place]:

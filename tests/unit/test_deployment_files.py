@@ -143,6 +143,7 @@ def rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[st
         ),
         ("", "holds nothing; restore it"),
         ("other", "give keys with their values"),
+        ("airflow: {pools: [], pools: []}", "line 1: pools stands already in line 1, remove one of them"),
         ("airflow:", "airflow: give keys with their values"),
     ],
 )

@@ -111,6 +111,9 @@ def test_the_sla_is_one_and_a_half_times_the_expected_run_time() -> None:
         (lambda c: c["pipeline"].update(minimum_good_share=80), "minimum_good_share is 80: give at most 1"),
         (lambda c: c["alerts"].update(sla_factor="late"), "alerts.sla_factor is 'late': give a number"),
         (lambda c: c["alerts"].update(addressees=[]), "alerts.addressees is []: give at least 1"),
+        (lambda c: c["alerts"].update(sla_factor=float("nan")), "alerts.sla_factor is nan: give at"),
+        (lambda c: c["pipeline"].update(gate_poke_seconds=10**25), "000: give at most 1000000"),
+        (lambda c: c["pipeline"].update(gate_timeout_minutes=float("inf")), "minutes is inf: give at most"),
         (lambda c: c["pipeline"].update(retries=None), "pipeline.retries is empty: give a whole number"),
         (lambda c: c["pipeline"].update(start_date="soon"), "start_date is 'soon': give a date such as"),
         (lambda c: c["pipeline"].pop("retries"), "pipeline.retries is missing, add it"),
@@ -137,9 +140,22 @@ def test_a_file_that_is_no_yaml_or_not_there_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deployments.yaml"
     with pytest.raises(UsageError, match="cannot be read"):
         load_deployments(path)
-    path.write_text("a: [")
-    with pytest.raises(UsageError, match="not valid YAML"):
-        load_deployments(path)
+    for text, said in (
+        (
+            "a: [",
+            "is not valid YAML: while parsing a flow node did not find expected node content in line 2, col",
+        ),
+        (
+            "a: &itself\n  b: *itself",
+            "is not valid YAML: an alias stands within what it names in line 1, column 4",
+        ),
+        ("a: 1\nb: 2026-13-01", "is not valid YAML: 2026-13-01 is no date, month must be in 1..12 in line 2"),
+        ("", "holds nothing; restore it from the repository"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UsageError) as refused:
+            load_deployments(path)
+        assert str(refused.value).startswith(f"{path}: {said}")
     path.write_bytes(b"deployments: caf\xe9")
     with pytest.raises(UsageError, match="is not UTF-8 text"):
         load_deployments(path)
