@@ -311,11 +311,13 @@ class Stack:
         begun = time.monotonic()
         # Those we started end their children in order. The scheduler, though, waits for running tasks:
         # these are asked after two seconds, and Airflow will retry them.
-        own = [Process.of(started.child.pid) for started in self._started]
-        asked = {process for process in own if process is not None}
+        found = [Process.of(started.child.pid) for started in self._started]
+        own = {process for process in found if process is not None}
+        asked = set(own)
         for process in asked:
             processes.send(process, signal.SIGTERM)
-        while alive := set(processes.marked(mark)):
+        # Our own also where they have put off the mark, with an environment of their own.
+        while alive := {*processes.marked(mark), *(process for process in own if process.alive())}:
             passed = time.monotonic() - begun
             for process in alive - asked if passed > 2 or not self._started else ():
                 processes.send(process, signal.SIGTERM)

@@ -106,7 +106,7 @@ def composition(tmp_path_factory: pytest.TempPathFactory, mails: MailCatcher) ->
     copy_into_the_image(image)
     (image / "symbols.txt").write_text("\n".join(SYMBOLS) + "\n")
     variables = {**env_file(folder), "AIRFLOW_EXECUTOR": "CeleryExecutor"}
-    queue, web, health = free_port(), free_port(), free_port()
+    queue, web = free_port(), free_port()
     with (
         MarketSimulator() as simulator,
         EmbeddedPostgres(folder / "postgres", report=lambda line: None) as postgres,
@@ -125,8 +125,6 @@ def composition(tmp_path_factory: pytest.TempPathFactory, mails: MailCatcher) ->
             # What a container's own network brings.
             "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
             "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(web),
-            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_HOST": "127.0.0.1",
-            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": str(health),
             "GUNICORN_CMD_ARGS": "--no-control-socket",
             "PYTHONWARNINGS": "ignore",
             # Not Yahoo, and not all symbols.
@@ -140,7 +138,6 @@ def composition(tmp_path_factory: pytest.TempPathFactory, mails: MailCatcher) ->
             "@redis:6379": f"@127.0.0.1:{queue}",
             "//mail:1025": f"//127.0.0.1:{mails.port}",
             "127.0.0.1:8080": f"127.0.0.1:{web}",
-            "127.0.0.1:8974": f"127.0.0.1:{health}",
             # The queue's configuration and its client.
             "dir /data": f"dir {folder}\\nbind 127.0.0.1\\nport {queue}",
             "redis-cli ": f"redis-cli -p {queue} ",

@@ -95,6 +95,15 @@ def test_leaving_the_block_ends_every_descendant_and_nothing_else(
     assert stranger.poll() is None
 
 
+def test_a_deaf_process_that_has_put_off_the_mark_is_ended_too(tmp_path: Path) -> None:
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(67)"
+    with Stack(tmp_path) as stack:
+        started = stack.start("deaf", ["env", "-i", sys.executable, "-c", deaf])
+        _wait_for("its word", lambda: started.log.read_text() == "deaf\n")
+
+    assert started.child.poll() == -signal.SIGKILL
+
+
 def test_an_exception_in_the_block_ends_them_too(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), Stack(tmp_path) as stack:  # noqa: PT012 (the block is the point)
         child = stack.start("sleeper", ["sleep", "66"]).child
