@@ -16,9 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from include.mltrading.errors import UsageError
 from include.mltrading.settings import PROJECT_ROOT
-from include.mltrading.yaml_file import read_yaml
+from include.mltrading.yaml_file import load_yaml, read_yaml
 
 DEFAULT_FILE = PROJECT_ROOT / "airflow_settings.yaml"
 
@@ -118,7 +117,4 @@ def load_settings(path: Path = DEFAULT_FILE) -> AirflowSettings:
 
     Raises UsageError with each wrong key, one a line, and shows no value.
     """
-    found, problems = read_settings(path)
-    if found is None or problems:
-        raise UsageError("\n".join(problems))
-    return found
+    return load_yaml(path, _File, secret=True).airflow

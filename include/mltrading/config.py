@@ -10,9 +10,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from include.mltrading.alerts.kinds import Kind
-from include.mltrading.errors import UsageError
 from include.mltrading.settings import Settings
-from include.mltrading.yaml_file import read_yaml
+from include.mltrading.yaml_file import load_yaml
 
 DagId = Literal[
     "complete-data-and-features-ondemand",
@@ -165,7 +164,4 @@ def load_deployments(path: Path | None = None) -> Deployments:
 
     Raises UsageError with each wrong key, one a line, what is wrong with it and what to do.
     """
-    found, problems = read_yaml(path or Settings.from_environment().deployments_file, Deployments)
-    if found is None or problems:
-        raise UsageError("\n".join(problems))
-    return found
+    return load_yaml(path or Settings.from_environment().deployments_file, Deployments)

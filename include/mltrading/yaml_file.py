@@ -95,6 +95,14 @@ def read_yaml(path: Path, model: type[Model], *, secret: bool = False) -> tuple[
     return value, [f"{path}: {problem}" for problem in problems]
 
 
+def load_yaml(path: Path, model: type[Model], *, secret: bool = False) -> Model:
+    """The file's content as a model. Raises UsageError with every problem, one a line."""
+    found, problems = read_yaml(path, model, secret=secret)
+    if found is None or problems:
+        raise UsageError("\n".join(problems))
+    return found
+
+
 def _said(error: Exception, secret: bool) -> str:
     # The full text quotes the line.
     if not secret:
