@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr
 
 from include.mltrading.settings import PROJECT_ROOT
-from include.mltrading.yaml_file import load_yaml, read_yaml
+from include.mltrading.yaml_file import Section, load_yaml, read_yaml, readable
 
 DEFAULT_FILE = PROJECT_ROOT / "airflow_settings.yaml"
 
 Text = Annotated[str, Field(min_length=1)]
 
 
-class _Section(BaseModel):
+class _Section(Section):
     # hide_input: an error's text must not repeat a password.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+
+def _json_text(value: object) -> object:
+    if value is None or value == "":
+        return {}
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error}") from None
 
 
 class ConnectionSetting(_Section):
@@ -40,28 +46,17 @@ class ConnectionSetting(_Section):
     conn_password: SecretStr | None = None
     conn_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     conn_uri: SecretStr | None = None
-    conn_extra: dict[str, Any] = {}
+    conn_extra: Annotated[dict[str, Any], BeforeValidator(_json_text)] = Field(default_factory=dict)
 
-    @field_validator("conn_extra", mode="before")
-    @classmethod
-    def _json_text_is_an_object(cls, value: object) -> object:
-        if value is None or value == "":
-            return {}
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"is not JSON: {error}") from None
-
-    @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> ConnectionSetting:
+    def contradictions(self) -> Iterator[str]:
+        """There is one way to say what it leads to."""
         if bool(self.conn_uri) == bool(self.conn_type):
-            raise ValueError(f"connection {self.conn_id} needs either conn_uri or conn_type")
-        others = [name for name in self.model_fields_set - {"conn_id", "conn_uri"} if getattr(self, name)]
+            yield f"connection {self.conn_id} needs either conn_uri or conn_type"
+        others = [
+            name for name in self.model_fields_set - {"conn_id", "conn_uri"} if getattr(self, name, None)
+        ]
         if self.conn_uri and others:
-            raise ValueError(f"connection {self.conn_id} has conn_uri, remove {', '.join(sorted(others))}")
-        return self
+            yield f"connection {self.conn_id} has conn_uri, remove {', '.join(sorted(others))}"
 
 
 class PoolSetting(_Section):
@@ -82,34 +77,30 @@ class VariableSetting(_Section):
 class AirflowSettings(_Section):
     """Everything under the key `airflow`."""
 
-    connections: list[ConnectionSetting] = []
-    pools: list[PoolSetting] = []
-    variables: list[VariableSetting] = []
+    connections: list[ConnectionSetting] = Field(default_factory=list)
+    pools: list[PoolSetting] = Field(default_factory=list)
+    variables: list[VariableSetting] = Field(default_factory=list)
 
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> AirflowSettings:
-        names = Counter(
-            [f"connection {item.conn_id}" for item in self.connections]
-            + [f"pool {item.pool_name}" for item in self.pools]
-            + [f"variable {item.variable_name}" for item in self.variables]
-        )
-        twice = [name for name, count in names.items() if count > 1]
-        if twice:
-            raise ValueError(f"{', '.join(twice)} stands there more than once")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Names are unique."""
+        for kind, key in ("connections", "conn_id"), ("pools", "pool_name"), ("variables", "variable_name"):
+            names = Counter(readable(getattr(self, kind, []), attrgetter(key)))
+            for name in [name for name, count in names.items() if count > 1]:
+                yield f"{kind.removesuffix('s')} {name} stands there more than once"
 
 
-class _File(_Section):
+class SettingsFile(_Section):
+    """The whole file."""
+
     airflow: AirflowSettings
 
 
-def read_settings(path: Path) -> tuple[AirflowSettings | None, list[str]]:
-    """The content of a settings file in Astro's format, and every problem; no problem shows a value.
+def read_settings(path: Path) -> tuple[SettingsFile, list[str]]:
+    """What is right of a settings file in Astro's format, and every problem; no problem shows a value.
 
     Raises UsageError when the file cannot be read as YAML at all.
     """
-    found, problems = read_yaml(path, _File, secret=True)
-    return None if found is None else found.airflow, problems
+    return read_yaml(path, SettingsFile, secret=True)
 
 
 def load_settings(path: Path = DEFAULT_FILE) -> AirflowSettings:
@@ -117,4 +108,4 @@ def load_settings(path: Path = DEFAULT_FILE) -> AirflowSettings:
 
     Raises UsageError with each wrong key, one a line, and shows no value.
     """
-    return load_yaml(path, _File, secret=True).airflow
+    return load_yaml(path, SettingsFile, secret=True).airflow

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from include.mltrading.alerts.kinds import Kind
 from include.mltrading.settings import Settings
-from include.mltrading.yaml_file import load_yaml
+from include.mltrading.yaml_file import Section, load_yaml, readable
 
 DagId = Literal[
     "complete-data-and-features-ondemand",
     "yahoo-production-data-collection",
     "feature-engineering-production-subprocess",
 ]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -32,7 +29,7 @@ Seconds = Annotated[int, Field(ge=1, le=_MOST)]
 Minutes = Annotated[int, Field(ge=0, le=_MOST)]
 
 
-class Deployment(_Section):
+class Deployment(Section):
     """What one DAG is called, when it runs and how long it may take."""
 
     display_name: Text
@@ -43,7 +40,7 @@ class Deployment(_Section):
     alert_threshold_hours: Annotated[float, Field(gt=0, le=1000)]
 
 
-class RefreshIntervals(_Section):
+class RefreshIntervals(Section):
     """Seconds between two refreshes of each part of the monitor."""
 
     pipeline_status: Seconds
@@ -51,7 +48,7 @@ class RefreshIntervals(_Section):
     data_freshness: Seconds
 
 
-class Dashboard(_Section):
+class Dashboard(Section):
     """What the monitor shows, in the order of priority."""
 
     primary_deployments: list[DagId]
@@ -59,7 +56,7 @@ class Dashboard(_Section):
     refresh_intervals: RefreshIntervals
 
 
-class ScheduleType(_Section):
+class ScheduleType(Section):
     """A cron expression in its time zone; no cron means that only people start the DAG."""
 
     cron: str | None
@@ -67,7 +64,7 @@ class ScheduleType(_Section):
     description: Text
 
 
-class Pipeline(_Section):
+class Pipeline(Section):
     """Settings of the pipeline itself that the deployments share."""
 
     owner: Text
@@ -97,7 +94,7 @@ def _plain_address(text: str) -> str:
 Address = Annotated[str, AfterValidator(_plain_address)]
 
 
-class Thresholds(_Section):
+class Thresholds(Section):
     """From where on something counts as wrong; shares are of the whole."""
 
     missing_bars_after_minutes: Minutes
@@ -107,7 +104,7 @@ class Thresholds(_Section):
     disk_free_share: Share
 
 
-class Alerts(_Section):
+class Alerts(Section):
     """Who is told of what, and how often."""
 
     sla_factor: Annotated[float, Field(ge=1, le=100)]
@@ -115,19 +112,17 @@ class Alerts(_Section):
     thresholds: Thresholds
     quiet_minutes: dict[Kind, Minutes]
 
-    @model_validator(mode="after")
-    def _every_kind_has_a_quiet_period(self) -> Alerts:
-        missing = set(get_args(Kind)) - set(self.quiet_minutes)
-        if missing:
-            raise ValueError(f"quiet_minutes lacks {', '.join(sorted(missing))}")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Every kind has a quiet period."""
+        if missing := sorted(set(get_args(Kind)) - set(self.quiet_minutes)):
+            yield f"quiet_minutes lacks {', '.join(missing)}"
 
     def quiet(self, kind: Kind) -> timedelta:
         """So long after a mail the same condition is not mailed again."""
         return timedelta(minutes=self.quiet_minutes[kind])
 
 
-class Deployments(_Section):
+class Deployments(Section):
     """The whole file."""
 
     deployments: dict[DagId, Deployment]
@@ -136,19 +131,17 @@ class Deployments(_Section):
     pipeline: Pipeline
     alerts: Alerts
 
-    @model_validator(mode="after")
-    def _names_must_exist(self) -> Deployments:
-        missing = sorted(set(get_args(DagId)) - set(self.deployments))
-        wrong = [f"deployments lacks {', '.join(missing)}: add what is lacking"] if missing else []
-        wrong.extend(
-            f"deployments.{dag_id}.schedule_type {deployment.schedule_type!r} is not one of "
-            f"schedule_types: {', '.join(self.schedule_types)}"
-            for dag_id, deployment in self.deployments.items()
-            if deployment.schedule_type not in self.schedule_types
-        )
-        if wrong:
-            raise ValueError("\n".join(wrong))
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Every DAG stands in it, with a schedule that is there."""
+        if missing := sorted(set(get_args(DagId)) - set(self.deployments)):
+            yield f"deployments lacks {', '.join(missing)}: add what is lacking"
+        named = readable(self.deployments.items(), lambda item: (item[0], item[1].schedule_type))
+        for dag_id, name in named:
+            if name not in self.schedule_types:
+                yield (
+                    f"deployments.{dag_id}.schedule_type {name!r} is not one of schedule_types: "
+                    f"{', '.join(self.schedule_types)}"
+                )
 
     def sla(self, dag_id: DagId) -> timedelta:
         """How long a run of the DAG may take before it counts as late."""

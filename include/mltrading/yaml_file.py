@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from include.mltrading.errors import UsageError
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="Section")
+_Item = TypeVar("_Item")
+_Value = TypeVar("_Value")
 _Place = tuple[int | str, ...]
 
 # Every task's process reads a file: libyaml does it in a tenth of the time, where it is there.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LONGEST_VALUE = 80
 _NO_NAME = 'in "<unicode string>",'  # what libyaml says of a text that it was not told the file of
+
+
+class WrongValueError(AttributeError):
+    """Raised where a value is read that is wrong in the file; what is wrong with it is told elsewhere."""
+
+
+class Section(BaseModel):
+    """A mapping of the file with known keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def contradictions(self) -> Iterator[str]:
+        """What is wrong between values. Raises WrongValueError where one of them is wrong by itself."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        wrong = list(self.contradictions())
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+    if not TYPE_CHECKING:  # type checkers would then let every name pass
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).model_fields:
+                raise WrongValueError(name)
+            return super().__getattr__(name)
+
+
+def readable(items: Iterable[_Item], read: Callable[[_Item], _Value]) -> Iterator[_Value]:
+    """What is read of each item, but for those of which it is wrong."""
+    for item in items:
+        with suppress(WrongValueError):
+            yield read(item)
 
 
 class _Loader(_SafeLoader):  # type: ignore[misc]
@@ -59,10 +97,11 @@ _REMEDIES = {
 }
 
 
-def read_yaml(path: Path, model: type[Model], *, secret: bool = False) -> tuple[Model | None, list[str]]:
+def read_yaml(path: Path, model: type[Model], *, secret: bool = False) -> tuple[Model, list[str]]:
     """The file's content as a model, and every problem, each with the path and a remedy.
 
-    Unknown keys and keys that stand twice are problems that leave a value; all others leave None.
+    With problems, the model is what is right by itself; reading a value that is wrong or missing raises
+    WrongValueError.
     secret: no problem quotes the file. Raises UsageError when it cannot be read as YAML at all.
     """
     try:
@@ -80,7 +119,6 @@ def read_yaml(path: Path, model: type[Model], *, secret: bool = False) -> tuple[
         raise UsageError(f"{path}: is not valid YAML{_said(error, secret)}; correct it") from None
     if content is None:
         raise UsageError(f"{path}: holds nothing; restore it from the repository")
-    value = None
     try:
         value = model.model_validate(content)
     except ValidationError as error:
@@ -88,17 +126,21 @@ def read_yaml(path: Path, model: type[Model], *, secret: bool = False) -> tuple[
         problems.extend(
             f"unknown key {_dotted(at)}: remove it or correct its spelling" for at in sorted(unknown, key=str)
         )
+        content = _without(content, unknown)
         try:
-            value = model.model_validate(_without(content, unknown))
+            value = model.model_validate(content)
         except ValidationError as rest:
             problems.extend(_problems(rest, secret))
+            right = _RightPart({item["loc"] for item in rest.errors()})
+            value = right.of(model, content)
+            problems.extend(right.contradictions)
     return value, [f"{path}: {problem}" for problem in problems]
 
 
 def load_yaml(path: Path, model: type[Model], *, secret: bool = False) -> Model:
     """The file's content as a model. Raises UsageError with every problem, one a line."""
     found, problems = read_yaml(path, model, secret=secret)
-    if found is None or problems:
+    if problems:
         raise UsageError("\n".join(problems))
     return found
 
@@ -142,7 +184,7 @@ def _problems(error: ValidationError, secret: bool) -> Iterator[str]:
             yield f"{key} {_REMEDIES['missing']}"
         elif item["type"] == "value_error":
             for line in item["msg"].removeprefix("Value error, ").splitlines():
-                yield f"{key}: {line}" if key else line
+                yield _at(item["loc"], line)
         else:
             words = _REMEDIES.get(item["type"], item["msg"]).format_map(item.get("ctx") or {})
             given = "" if secret else f" is {_short(item['input'])}"
@@ -151,6 +193,10 @@ def _problems(error: ValidationError, secret: bool) -> Iterator[str]:
 
 def _dotted(at: _Place) -> str:
     return ".".join(str(part) for part in at)
+
+
+def _at(place: _Place, text: str) -> str:
+    return f"{_dotted(place)}: {text}" if place else text
 
 
 def _short(value: object) -> str:
@@ -169,3 +215,46 @@ def _without(content: Any, unknown: set[_Place]) -> Any:
         return value
 
     return kept(content, ())
+
+
+class _RightPart:
+    """Builds what is right of a content. wrong: where it is wrong; contradictions: what its parts find."""
+
+    def __init__(self, wrong: set[_Place]) -> None:
+        self.wrong = wrong
+        self.contradictions: list[str] = []
+
+    def of(self, kind: Any, content: Any, at: _Place = ()) -> Any:
+        """The content, which stands at that place, as a value of that type. Raises WrongValueError."""
+        if not any(place[: len(at)] == at for place in self.wrong):
+            return TypeAdapter(kind).validate_python(content)
+        if _is_section(kind):
+            return self._section(kind, content, at)
+        item = (get_args(kind) or (None,))[-1]
+        if _is_section(item):
+            if get_origin(kind) is dict and isinstance(content, dict):
+                return {key: self.of(item, part, (*at, key)) for key, part in content.items()}
+            if get_origin(kind) is list and isinstance(content, list):
+                return [self.of(item, part, (*at, place)) for place, part in enumerate(content)]
+        raise WrongValueError
+
+    def _section(self, kind: type[Section], content: Any, at: _Place) -> Section:
+        made = kind.model_construct()
+        if not isinstance(content, dict):
+            made.__dict__.clear()
+            return made
+        for name, field in kind.model_fields.items():
+            if name in content:
+                made.model_fields_set.add(name)
+                made.__dict__.pop(name, None)  # the default
+                with suppress(WrongValueError):
+                    made.__dict__[name] = self.of(field.rebuild_annotation(), content[name], (*at, name))
+        if at not in self.wrong:  # or it has been told
+            with suppress(WrongValueError):
+                for text in made.contradictions():
+                    self.contradictions.append(_at(at, text))
+        return made
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)

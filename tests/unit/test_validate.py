@@ -94,8 +94,10 @@ def test_a_contradiction_in_the_deployments_is_named(
 def with_airflow_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """The problems of the shipped airflow_settings.yaml after a change."""
 
+    shipped = validate.DEFAULT_FILE
+
     def call(change: Callable[[dict[str, Any]], object]) -> list[str]:
-        changed = content(validate.DEFAULT_FILE)
+        changed = content(shipped)
         change(changed["airflow"])
         path = tmp_path / "airflow_settings.yaml"
         path.write_text(yaml.safe_dump(changed))
@@ -196,42 +198,141 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert len(found) == 9
 
 
-def test_a_wrong_value_hides_no_other_one_and_an_unknown_key_not_even_a_contradiction(
-    with_deployments: Write, with_airflow_settings: Write
-) -> None:
-    def wrong(changed: dict[str, Any]) -> None:
-        changed["pipeline"].update(retries=-1, owner="")
-        changed["schedule_types"]["market_hours"].update(cron="hourly", timezone="Gotham")
-        changed["alerts"].update(adressees=["a@example.com"])
+def said(found: list[str]) -> list[str]:
+    """The problems without their remedies."""
+    return [text.partition(".yaml: ")[2].partition(": ")[0] for text in found]
 
-    found = [text.partition(".yaml: ")[2] for text in with_deployments(wrong)]
-    assert [text.partition(": ")[0] for text in found] == [
-        "unknown key alerts.adressees", "pipeline.owner is ''", "pipeline.retries is -1",
-        "schedule_types.market_hours.cron 'hourly' is no cron expression",
-        "schedule_types.market_hours.timezone 'Gotham' is unknown",
-    ]  # fmt: skip
 
-    def unknown(changed: dict[str, Any]) -> None:
+def test_unknown_keys_hide_no_contradiction(with_deployments: Write, with_airflow_settings: Write) -> None:
+    def change(changed: dict[str, Any]) -> None:
         changed["pipeline"].update(retrys=3, gate_poke_seconds=9999)
         changed["deployments"].update(other={}, daily={"priority": 1})
         changed["deployments"][COLLECTION].update(schedule_type="daily")
 
-    found = [text.partition(".yaml: ")[2] for text in with_deployments(unknown)]
-    assert [text.partition(": ")[0] for text in found] == [
+    assert said(with_deployments(change)) == [
         "unknown key deployments.daily", "unknown key deployments.other", "unknown key pipeline.retrys",
         f"deployments.{COLLECTION}.schedule_type 'daily' is not one of schedule_types",
+        "pipeline.gate_poke_seconds must be less than gate_timeout_minutes",
     ]  # fmt: skip
-
-    def late(changed: dict[str, Any]) -> None:
-        changed["pipeline"].update(retrys=3, gate_poke_seconds=9999)
-
-    assert len(with_deployments(late)) == 2
 
     def both(changed: dict[str, Any]) -> None:
         changed["pools"].pop(0)
         changed.update(pool=[])
 
     assert len(with_airflow_settings(both)) == 2
+
+
+def test_wrong_values_hide_no_contradiction_between_others(with_deployments: Write) -> None:
+    def change(changed: dict[str, Any]) -> None:
+        changed["pipeline"].update(retries=-1, owner="", gate_poke_seconds=9999, start_date="2999-01-01")
+        changed["pipeline"].update(finality_delay_minutes=90)
+        changed["schedule_types"]["market_hours"].update(cron="hourly", timezone="Gotham")
+        changed["alerts"].update(adressees=["a@example.com"])
+        changed["alerts"]["quiet_minutes"].pop("run_late")
+        changed["alerts"]["thresholds"].update(disk_free_share=2)
+        changed["deployments"][COLLECTION].update(priority="first")
+        changed["deployments"][FEATURES].update(schedule_type="daily", alert_threshold_hours=0.1)
+        changed["dashboard"].update(refresh_intervals=45, primary_deployments=[FEATURES, FEATURES])
+
+    assert said(with_deployments(change)) == [
+        "unknown key alerts.adressees",
+        f"deployments.{COLLECTION}.priority is 'first'",
+        "dashboard.refresh_intervals is 45",
+        "pipeline.owner is ''",
+        "pipeline.retries is -1",
+        "alerts.thresholds.disk_free_share is 2",
+        "alerts",
+        f"deployments.{FEATURES}.schedule_type 'daily' is not one of schedule_types",
+        "schedule_types.market_hours.cron 'hourly' is no cron expression",
+        "schedule_types.market_hours.timezone 'Gotham' is unknown",
+        "pipeline.gate_poke_seconds must be less than gate_timeout_minutes",
+        "alerts.thresholds.missing_bars_after_minutes must be at least pipeline.finality_delay_minutes",
+        "dashboard.primary_deployments",
+        "pipeline.start_date 2999-01-01 lies in the future",
+        f"deployments.{FEATURES}.alert_threshold_hours must be more than what a run may take (15 minutes)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["pipeline"].update(gate_timeout_minutes="long"),
+        lambda c: c["pipeline"].pop("gate_timeout_minutes"),
+        lambda c: c["alerts"].update(sla_factor=0),
+        lambda c: c["deployments"][COLLECTION].update(expected_runtime_minutes=None),
+        lambda c: c["schedule_types"].update(market_hours=9),
+        lambda c: c["schedule_types"]["market_hours"].update(cron=9),
+        lambda c: c["schedule_types"]["market_hours"].update(cron="hourly"),
+        lambda c: c["schedule_types"]["market_hours"].update(timezone="Gotham"),
+        lambda c: c["deployments"][COLLECTION].update(schedule_type="daily"),
+        lambda c: c["deployments"].pop(COLLECTION),
+        lambda c: c.update(pipeline=[]),
+        lambda c: c.update(alerts="none"),
+        lambda c: c["alerts"].update(quiet_minutes=5),
+        lambda c: c["alerts"]["quiet_minutes"].update(run_late=-1),
+        lambda c: c["dashboard"].update(primary_deployments="all"),
+    ],
+)
+def test_a_single_wrong_value_is_a_single_problem(
+    with_deployments: Write, change: Callable[[dict[str, Any]], object]
+) -> None:
+    assert len(with_deployments(change)) == 1
+
+
+def test_a_wrong_part_that_holds_others_is_told_and_what_they_are_needed_for_is_not(
+    with_deployments: Write,
+) -> None:
+    def change(changed: dict[str, Any]) -> None:
+        changed.update(deployments=3)
+        changed["pipeline"].update(gate_poke_seconds=9999)
+
+    assert said(with_deployments(change)) == [
+        "deployments is 3", "pipeline.gate_poke_seconds must be less than gate_timeout_minutes",
+    ]  # fmt: skip
+
+
+def test_wrong_items_of_airflows_settings_hide_no_other_problem(with_airflow_settings: Write) -> None:
+    def change(changed: dict[str, Any]) -> None:
+        changed["pools"][0].update(pool_slot=50)
+        changed["pools"][1].update(pool_slot="ten")
+        del changed["pools"][2]
+        changed["connections"][0].update(conn_type="mysql", conn_port=0)
+        changed["connections"].append({**changed["connections"][1], "conn_extra": "{"})
+        changed["variables"] = 3
+
+    assert said(with_airflow_settings(change)) == [
+        "airflow.connections.0.conn_port", "airflow.connections.2.conn_extra", "airflow.pools.1.pool_slot",
+        "airflow.variables", "airflow", "pool sensors is missing", "pool yahoo_api has 50 slots",
+        "connection mltrading_db has the type mysql, the code needs postgres",
+    ]  # fmt: skip
+
+    def nameless(changed: dict[str, Any]) -> None:
+        del changed["pools"][0]["pool_name"]
+        changed["pools"][1].update(pool_slot=11)
+
+    assert said(with_airflow_settings(nameless)) == [
+        "airflow.pools.0.pool_name is missing, add it", "pool market_db has 11 slots",
+    ]  # fmt: skip
+    assert len(with_airflow_settings(lambda changed: changed.update(pools=3))) == 1
+
+    def two_ways(changed: dict[str, Any]) -> None:
+        changed["connections"][0] = {
+            "conn_id": "mltrading_db", "conn_uri": "postgresql://h/d", "conn_host": "h", "conn_port": 0
+        }  # fmt: skip
+
+    [port, ways] = with_airflow_settings(two_ways)
+    assert "connections.0.conn_port: give at least 1" in port
+    assert "connection mltrading_db has conn_uri, remove conn_host" in ways
+
+
+def test_a_settings_file_without_a_mapping_is_one_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "airflow_settings.yaml"
+    monkeypatch.setattr(validate, "DEFAULT_FILE", path)
+    for text in ("airflow: 3", "[airflow]", "airflow:", "{}"):
+        path.write_text(text)
+        assert len(validate.problems({})) == 1, text
 
 
 def test_a_key_that_stands_twice_is_named_with_both_lines(tmp_path: Path) -> None:
@@ -299,9 +400,14 @@ def test_a_malformed_database_url_is_told_without_its_password(url: str) -> None
     assert "hush" not in problem
 
 
-def test_a_dag_file_that_is_no_text_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dag_files_that_cannot_be_read_hide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in validate.DAGS_FOLDER.glob("*.py"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "latin.py").write_bytes(b"# caf\xe9\n")
+    (tmp_path / "yahoo_production_data_collection.py").write_text("import\n")
+    (tmp_path / "complete_data_and_features_ondemand.py").unlink()
     monkeypatch.setattr(validate, "DAGS_FOLDER", tmp_path)
-    assert validate.problems({}) == [f"{tmp_path}/latin.py: is not UTF-8 text; save it as UTF-8"]
+    [latin, syntax, missing] = validate.problems({})
+    assert latin == f"{tmp_path}/latin.py: is not UTF-8 text; save it as UTF-8"
+    assert syntax.startswith(f"{tmp_path}/yahoo_production_data_collection.py, line 1: ")
+    assert "no file has the DAG complete-data-and-features-ondemand" in missing

@@ -12,9 +12,10 @@ import os
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar, get_args
@@ -23,9 +24,14 @@ from zoneinfo import ZoneInfo
 from croniter import croniter
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import BaseModel
 
-from include.mltrading.airflow_settings import DEFAULT_FILE, AirflowSettings, read_settings
+from include.mltrading.airflow_settings import (
+    DEFAULT_FILE,
+    AirflowSettings,
+    ConnectionSetting,
+    SettingsFile,
+    read_settings,
+)
 from include.mltrading.alerts import smtp
 from include.mltrading.config import DagId, Deployments, ScheduleType
 from include.mltrading.errors import MLTradingError, UsageError
@@ -37,7 +43,7 @@ from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import NOT_A_URL
 from include.mltrading.store.migrations import available
 from include.mltrading.store.queries import SQL_FOLDER, query
-from include.mltrading.yaml_file import read_yaml
+from include.mltrading.yaml_file import WrongValueError, read_yaml, readable
 
 COLLECTION: DagId = "yahoo-production-data-collection"
 FEATURES: DagId = "feature-engineering-production-subprocess"
@@ -112,87 +118,115 @@ def _of_files(settings: Settings) -> list[str]:
     symbols = read(lambda: read_symbols_file(settings.symbols_file))
     airflow, wrong = read(lambda: read_settings(DEFAULT_FILE)) or (None, [])
     found.extend(wrong)
-    dags = read(_read_dags)
-    found.extend(f"{settings.deployments_file}: {text}" for text in _of_deployments(settings, deployments))
+    dags, wrong = _read_dags()
+    found.extend(wrong)
+    if deployments is not None:
+        found.extend(f"{settings.deployments_file}: {text}" for text in _of_deployments(deployments))
     if symbols is not None:
-        found.extend(_size(settings, symbols, deployments))
-    if dags is not None:
-        found.extend(_dag_ids(dags))
-        if airflow is not None:
-            found.extend(f"{DEFAULT_FILE}: {text}" for text in _of_airflow(airflow, dags))
+        found.extend(_number(settings, symbols))
+        if deployments is not None:
+            found.extend(_rules(partial(_duration, settings, symbols, deployments)))
+    found.extend(_dag_ids(dags))
+    if airflow is not None:
+        found.extend(f"{DEFAULT_FILE}: {text}" for text in _rules(partial(_of_airflow, airflow, dags)))
     read(available)
     found.extend(_statements())
     return found
 
 
+def _rules(*rules: Callable[[], Iterator[str]]) -> Iterator[str]:
+    """What the rules find; one that needs a value which is wrong or not there, and told so, finds nothing."""
+    for rule in rules:
+        with suppress(WrongValueError, KeyError):
+            yield from rule()
+
+
 # deployments.yaml ---------------------------------------------------------------------------------------
 
 
-class _Schedules(BaseModel):
-    """The schedules alone, which can be looked at whatever is wrong with the rest of the file."""
-
-    schedule_types: dict[str, ScheduleType]
-
-
-def _of_deployments(settings: Settings, deployments: Deployments | None) -> Iterator[str]:
+def _of_deployments(deployments: Deployments) -> Iterator[str]:
     """What is wrong with values that are fine by themselves."""
-    schedules: _Schedules | Deployments | None = deployments
-    if schedules is None:
-        with suppress(UsageError):
-            schedules, _ = read_yaml(settings.deployments_file, _Schedules)
-    wrong = [] if schedules is None else list(_schedules(schedules.schedule_types))
-    yield from wrong
-    if deployments is not None:
-        yield from () if wrong else _ticks(deployments)
-        yield from _order(deployments)
+    rules = (
+        _schedules, _features_follow, _gate_waits_for_the_collection, _gate_ends_before_the_next_tick,
+        _missing_run_before_the_gate_ends, _poke_before_the_gate_ends, _missing_after_final, _priorities,
+        _shown_once, _has_started,
+    )  # fmt: skip
+    yield from _rules(*(partial(rule, deployments) for rule in rules))
+    for dag_id in get_args(DagId):
+        yield from _rules(
+            *(partial(rule, deployments, dag_id) for rule in (_over_in_time, _late_before_stale))
+        )
 
 
-def _schedules(schedule_types: Mapping[str, ScheduleType]) -> Iterator[str]:
-    for name, schedule in schedule_types.items():
-        if schedule.cron is not None and not croniter.is_valid(schedule.cron):
-            yield (
-                f"schedule_types.{name}.cron {schedule.cron!r} is no cron expression: give minute, hour, "
-                "day, month and weekday, such as 0 9-16 * * 1-5"
-            )
-        try:
-            datetime.now(UTC).astimezone(ZoneInfo(schedule.timezone))
-        except (KeyError, ValueError, OSError):
-            yield (
-                f"schedule_types.{name}.timezone {schedule.timezone!r} is unknown: give a name such as "
-                "America/New_York"
-            )
+def _schedules(deployments: Deployments) -> Iterator[str]:
+    for name, schedule in deployments.schedule_types.items():
+        yield from _rules(partial(_cron, name, schedule), partial(_timezone, name, schedule))
 
 
-def _ticks(deployments: Deployments) -> Iterator[str]:
-    """Each collection is followed by one features run, and both are through before the next tick."""
+def _cron(name: str, schedule: ScheduleType) -> Iterator[str]:
+    if schedule.cron is not None and not croniter.is_valid(schedule.cron):
+        yield (
+            f"schedule_types.{name}.cron {schedule.cron!r} is no cron expression: give minute, hour, "
+            "day, month and weekday, such as 0 9-16 * * 1-5"
+        )
+
+
+def _timezone(name: str, schedule: ScheduleType) -> Iterator[str]:
+    if not _is_timezone(schedule.timezone):
+        yield (
+            f"schedule_types.{name}.timezone {schedule.timezone!r} is unknown: give a name such as "
+            "America/New_York"
+        )
+
+
+def _is_timezone(name: str) -> bool:
+    try:
+        datetime.now(UTC).astimezone(ZoneInfo(name))
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
+
+
+def _features_follow(deployments: Deployments) -> Iterator[str]:
+    """Each collection is followed by one features run."""
     collections, features = (_week(deployments.schedule(dag_id)) for dag_id in (COLLECTION, FEATURES))
-    if not collections or not features:
-        return
     after = Counter(bisect_right(collections, tick) for tick in features)
     lonely = [tick for place, tick in enumerate(collections, start=1) if after[place] != 1]
-    if lonely:
+    if features and lonely:
         yield (
             f"deployments.{FEATURES} has not one tick after each of {COLLECTION}, as after "
             f"{lonely[0]:%a %H:%M}: give its schedule_type the same hours, some minutes later"
         )
-    gap = min((later - earlier for earlier, later in pairwise(collections)), default=timedelta(days=1))
-    for dag_id in (COLLECTION, FEATURES):
-        if deployments.sla(dag_id) >= gap:
-            yield (
-                f"deployments.{dag_id}.expected_runtime_minutes: its limit of "
-                f"{_minutes(deployments.sla(dag_id))} minutes is no less than {_minutes(gap)} between two "
-                "ticks"
-            )
-    if timedelta(minutes=deployments.pipeline.gate_timeout_minutes) >= gap:
+
+
+def _over_in_time(deployments: Deployments, dag_id: DagId) -> Iterator[str]:
+    """A run is over before the next tick."""
+    gap = _gap(deployments, dag_id)
+    if deployments.sla(dag_id) >= gap:
+        yield (
+            f"deployments.{dag_id}.expected_runtime_minutes: its limit of "
+            f"{_minutes(deployments.sla(dag_id))} minutes is no less than {_minutes(gap)} between two ticks"
+        )
+
+
+def _gate_ends_before_the_next_tick(deployments: Deployments) -> Iterator[str]:
+    gap = _gap(deployments, FEATURES)
+    if _timeout(deployments) >= gap:
         yield (
             f"pipeline.gate_timeout_minutes must be less than the {_minutes(gap)} minutes between two ticks: "
             "the next run waits for its own collection"
         )
 
 
+def _gap(deployments: Deployments, dag_id: DagId) -> timedelta:
+    """The shortest time between two of its ticks."""
+    ticks = pairwise(_week(deployments.schedule(dag_id)))
+    return min((later - earlier for earlier, later in ticks), default=timedelta(days=7))
+
+
 def _week(schedule: ScheduleType) -> list[datetime]:
-    """The ticks of a week, in the schedule's time zone."""
-    if schedule.cron is None:
+    """The ticks of a week, in the schedule's time zone; none where they cannot be told."""
+    if schedule.cron is None or not croniter.is_valid(schedule.cron) or not _is_timezone(schedule.timezone):
         return []
     start = _MONDAY.replace(tzinfo=ZoneInfo(schedule.timezone))
     ticks = croniter(schedule.cron, start - timedelta(seconds=1))
@@ -202,39 +236,65 @@ def _week(schedule: ScheduleType) -> list[datetime]:
     return found
 
 
-def _order(deployments: Deployments) -> Iterator[str]:
-    """Thresholds that must not overtake each other."""
-    pipeline, thresholds = deployments.pipeline, deployments.alerts.thresholds
-    timeout = timedelta(minutes=pipeline.gate_timeout_minutes)
-    if timeout < deployments.sla(COLLECTION):
+def _timeout(deployments: Deployments) -> timedelta:
+    return timedelta(minutes=deployments.pipeline.gate_timeout_minutes)
+
+
+def _gate_waits_for_the_collection(deployments: Deployments) -> Iterator[str]:
+    if _timeout(deployments) < deployments.sla(COLLECTION):
         yield (
-            f"pipeline.gate_timeout_minutes {_minutes(timeout)} is less than a collection may take "
-            f"({_minutes(deployments.sla(COLLECTION))}): the gate would give up before it is late"
+            f"pipeline.gate_timeout_minutes {_minutes(_timeout(deployments))} is less than a collection may "
+            f"take ({_minutes(deployments.sla(COLLECTION))}): the gate would give up before it is late"
         )
-    if timedelta(minutes=pipeline.gate_missing_run_minutes) >= timeout:
+
+
+def _missing_run_before_the_gate_ends(deployments: Deployments) -> Iterator[str]:
+    if timedelta(minutes=deployments.pipeline.gate_missing_run_minutes) >= _timeout(deployments):
         yield "pipeline.gate_missing_run_minutes must be less than gate_timeout_minutes"
-    if timedelta(seconds=pipeline.gate_poke_seconds) >= timeout:
+
+
+def _poke_before_the_gate_ends(deployments: Deployments) -> Iterator[str]:
+    if timedelta(seconds=deployments.pipeline.gate_poke_seconds) >= _timeout(deployments):
         yield "pipeline.gate_poke_seconds must be less than gate_timeout_minutes"
-    if thresholds.missing_bars_after_minutes < pipeline.finality_delay_minutes:
+
+
+def _missing_after_final(deployments: Deployments) -> Iterator[str]:
+    after = deployments.alerts.thresholds.missing_bars_after_minutes
+    if after < deployments.pipeline.finality_delay_minutes:
         yield (
             "alerts.thresholds.missing_bars_after_minutes must be at least pipeline.finality_delay_minutes: "
             "no bar is stored as final before that"
         )
-    for dag_id, deployment in deployments.deployments.items():
-        if timedelta(hours=deployment.alert_threshold_hours) <= deployments.sla(dag_id):
-            yield (
-                f"deployments.{dag_id}.alert_threshold_hours must be more than what a run may take "
-                f"({_minutes(deployments.sla(dag_id))} minutes): its data would be stale before it is late"
-            )
-    priorities = Counter(deployment.priority for deployment in deployments.deployments.values())
-    twice = [priority for priority, count in priorities.items() if count > 1]
-    if twice:
-        yield f"deployments: priority {twice[0]} stands more than once; it orders who goes first"
-    shown = Counter(deployments.dashboard.primary_deployments)
-    for dag_id in [dag_id for dag_id, count in shown.items() if count > 1]:
+
+
+def _late_before_stale(deployments: Deployments, dag_id: DagId) -> Iterator[str]:
+    hours = deployments.deployments[dag_id].alert_threshold_hours
+    if timedelta(hours=hours) <= deployments.sla(dag_id):
+        yield (
+            f"deployments.{dag_id}.alert_threshold_hours must be more than what a run may take "
+            f"({_minutes(deployments.sla(dag_id))} minutes): its data would be stale before it is late"
+        )
+
+
+def _priorities(deployments: Deployments) -> Iterator[str]:
+    priorities = readable(deployments.deployments.values(), lambda deployment: deployment.priority)
+    for priority in _repeated(priorities):
+        yield f"deployments: priority {priority} stands more than once; it orders who goes first"
+
+
+def _shown_once(deployments: Deployments) -> Iterator[str]:
+    for dag_id in _repeated(deployments.dashboard.primary_deployments):
         yield f"dashboard.primary_deployments: {dag_id} stands there more than once"
-    if pipeline.start_date > datetime.now(UTC).date():
-        yield f"pipeline.start_date {pipeline.start_date} lies in the future: nothing runs before it"
+
+
+def _has_started(deployments: Deployments) -> Iterator[str]:
+    start_date = deployments.pipeline.start_date
+    if start_date > datetime.now(UTC).date():
+        yield f"pipeline.start_date {start_date} lies in the future: nothing runs before it"
+
+
+def _repeated(items: Iterable[_Content]) -> list[_Content]:
+    return [item for item, count in Counter(items).items() if count > 1]
 
 
 def _minutes(duration: timedelta) -> str:
@@ -244,15 +304,17 @@ def _minutes(duration: timedelta) -> str:
 # symbols.txt --------------------------------------------------------------------------------------------
 
 
-def _size(settings: Settings, symbols: list[str], deployments: Deployments | None) -> Iterator[str]:
-    """Is the universe one that can be mapped, and asked for within the collection's expected run time?"""
+def _number(settings: Settings, symbols: list[str]) -> Iterator[str]:
+    """Can the universe be mapped?"""
     if len(symbols) > MAX_BATCHES * settings.symbols_per_task:
         yield (
             f"{len(symbols)} symbols make more mapped tasks than Airflow takes ({MAX_BATCHES}): set "
             f"MLTRADING_SYMBOLS_PER_TASK to at least {math.ceil(len(symbols) / MAX_BATCHES)}"
         )
-    if deployments is None:
-        return
+
+
+def _duration(settings: Settings, symbols: list[str], deployments: Deployments) -> Iterator[str]:
+    """Can the universe be asked for within the collection's expected run time?"""
     rate = settings.yahoo_requests_per_second
     minutes = deployments.deployments[COLLECTION].expected_runtime_minutes
     largest = math.floor(minutes * 60 * rate / REQUESTS_PER_FETCH)
@@ -277,19 +339,19 @@ class _DagFile(NamedTuple):
     pools: set[str]
 
 
-def _read_dags() -> list[_DagFile]:
-    """What the DAG files say, read as text: importing them would need Airflow."""
+def _read_dags() -> tuple[list[_DagFile], list[str]]:
+    """What the DAG files say, and their problems. Read as text: importing them would need Airflow."""
     paths = sorted(DAGS_FOLDER.glob("*.py"))
-    if not paths:
-        raise UsageError(f"{DAGS_FOLDER}: has no DAG file; restore it from the repository")
-    found = []
+    found, problems = [], []
     for path in paths:
         try:
             nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         except UnicodeDecodeError:
-            raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+            problems.append(f"{path}: is not UTF-8 text; save it as UTF-8")
+            continue
         except SyntaxError as error:
-            raise UsageError(f"{path}, line {error.lineno}: {error.msg}") from None
+            problems.append(f"{path}, line {error.lineno}: {error.msg}; correct it")
+            continue
         ids = [
             node.value.value
             for node in nodes
@@ -303,7 +365,7 @@ def _read_dags() -> list[_DagFile]:
             if isinstance(node, ast.keyword) and node.arg == "pool" and isinstance(node.value, ast.Constant)
         }
         found.append(_DagFile(path, str(ids[0]) if ids else None, pools))
-    return found
+    return found, problems
 
 
 def _dag_ids(dags: list[_DagFile]) -> Iterator[str]:
@@ -312,30 +374,51 @@ def _dag_ids(dags: list[_DagFile]) -> Iterator[str]:
     for dag in dags:
         if dag.dag_id not in known:
             yield f"{dag.path}: DAG_ID {dag.dag_id!r} is not in deployments.yaml: {', '.join(known)}"
-        elif dag.path.stem != dag.dag_id.replace("-", "_"):
-            yield f"{dag.path}: name it {dag.dag_id.replace('-', '_')}.py, after its DAG"
+        elif dag.path.name != _file_name(dag.dag_id):
+            yield f"{dag.path}: name it {_file_name(dag.dag_id)}, after its DAG"
     for missing in sorted(set(known) - {dag.dag_id for dag in dags}):
-        yield f"{DAGS_FOLDER}: no file has the DAG {missing} of deployments.yaml"
+        if not (DAGS_FOLDER / _file_name(missing)).exists():
+            yield f"{DAGS_FOLDER}: no file has the DAG {missing} of deployments.yaml; restore it"
 
 
-def _of_airflow(airflow: AirflowSettings, dags: list[_DagFile]) -> Iterator[str]:
-    slots = {pool.pool_name: pool.pool_slot for pool in airflow.pools}
-    for name in sorted(set().union(*(dag.pools for dag in dags)) - set(slots)):
+def _file_name(dag_id: str) -> str:
+    return f"{dag_id.replace('-', '_')}.py"
+
+
+def _of_airflow(file: SettingsFile, dags: list[_DagFile]) -> Iterator[str]:
+    yield from _rules(
+        partial(_pools, file.airflow, set().union(*(dag.pools for dag in dags))),
+        partial(_slots, file.airflow),
+        partial(_connections, file.airflow),
+    )
+
+
+def _pools(airflow: AirflowSettings, needed: set[str]) -> Iterator[str]:
+    for name in sorted(needed - {pool.pool_name for pool in airflow.pools}):
         yield f"pool {name} is missing: tasks of the DAGs run in it and would wait for ever"
-    for name, (most, reason) in _MOST_SLOTS.items():
-        if slots.get(name, 0) > most:
-            yield f"pool {name} has {slots[name]} slots: give at most {most}, {reason}"
-    types = {item.conn_id: item.conn_type for item in airflow.connections}
-    for item in airflow.connections:
-        if item.conn_uri is not None:
-            types[item.conn_id] = (
-                item.conn_uri.get_secret_value().partition(":")[0].replace("postgresql", "postgres")
-            )
-    for conn_id, conn_type in _CONNECTIONS.items():
-        if conn_id not in types:
-            yield f"connection {conn_id} is missing: give it the type {conn_type}"
-        elif types[conn_id] != conn_type:
-            yield f"connection {conn_id} has the type {types[conn_id]}, the code needs {conn_type}"
+
+
+def _slots(airflow: AirflowSettings) -> Iterator[str]:
+    for name, slots in readable(airflow.pools, lambda pool: (pool.pool_name, pool.pool_slot)):
+        most, reason = _MOST_SLOTS.get(name, (slots, ""))
+        if slots > most:
+            yield f"pool {name} has {slots} slots: give at most {most}, {reason}"
+
+
+def _connections(airflow: AirflowSettings) -> Iterator[str]:
+    missing = sorted(set(_CONNECTIONS) - {item.conn_id for item in airflow.connections})
+    for conn_id, conn_type in readable(airflow.connections, lambda item: (item.conn_id, _type(item))):
+        needed = _CONNECTIONS.get(conn_id, conn_type)
+        if conn_type != needed:
+            yield f"connection {conn_id} has the type {conn_type}, the code needs {needed}"
+    for conn_id in missing:
+        yield f"connection {conn_id} is missing: give it the type {_CONNECTIONS[conn_id]}"
+
+
+def _type(connection: ConnectionSetting) -> str | None:
+    if connection.conn_uri is None:
+        return connection.conn_type
+    return connection.conn_uri.get_secret_value().partition(":")[0].replace("postgresql", "postgres")
 
 
 # sql/ ---------------------------------------------------------------------------------------------------
