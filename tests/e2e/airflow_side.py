@@ -57,13 +57,18 @@ def clear(dag: Any, run_id: str, from_task: str | None) -> int:
     return int(dag.clear(start_date=run.logical_date, end_date=run.logical_date))
 
 
-def occupy(dag: Any, count: int) -> None:
-    """Mark the DAG's next ticks as done, so that the scheduler creates no runs of its own meanwhile."""
+def occupy(dag: Any, count: int, since: str | None = None) -> None:
+    """Mark the DAG's next ticks as done, so that the scheduler creates no runs of its own meanwhile.
+
+    since: those after this instant too.
+    """
     now = timezone.utcnow()
+    begin = datetime.fromisoformat(since) if since else now
     # Looked up from some days back, since an interval may begin before a weekend.
-    infos = dag.iter_dagrun_infos_between(now - timedelta(days=5), now + timedelta(days=5))
-    coming = [info for info in infos if info.data_interval.end > now][:count]
-    for info in coming:
+    infos = dag.iter_dagrun_infos_between(begin - timedelta(days=5), now + timedelta(days=5))
+    after = [info for info in infos if info.data_interval.end > begin]
+    coming = [info for info in after if info.data_interval.end > now][:count]
+    for info in [info for info in after if info.data_interval.end <= now] + coming:
         if not DagRun.find(dag_id=dag.dag_id, execution_date=info.logical_date):
             _create(dag, info.data_interval, DagRunState.SUCCESS)
 
