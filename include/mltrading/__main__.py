@@ -252,13 +252,13 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         options,
         diagnosis.as_document(),
         f"database        ok, queries in {', '.join(f'{ms:g} ms' for ms in milliseconds.values())}\n"
-        f"latest bar      {found['latest_bar']} ({check.age(found['latest_bar'])})\n"
+        f"latest bar      {check.with_age(found['latest_bar'])}\n"
         f"symbols         {found['symbols']}, without bars: {_names(found['symbols_without_bars'])}\n"
         f"stale features  {_names(found['symbols_with_stale_features'])}\n"
         f"features of the last day  {found['features_of_the_last_day']}\n"
         f"missing bars    of the last {check.CHECKED_SESSIONS} sessions: {listing(missing)}\n"
         f"quarantine      {found['quarantined_bars']} refused bars; `quarantine list` shows them\n"
-        f"last backup     {found['last_backup']} ({check.age(found['last_backup'])})\n"
+        f"last backup     {check.with_age(found['last_backup'])}\n"
         f"{system}",
     )
     return 1 if found["symbols_without_bars"] else 0
@@ -423,8 +423,7 @@ def _backup(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _restore(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.pipeline import backup
-    from include.mltrading.pipeline.check import age
+    from include.mltrading.pipeline import backup, check
 
     with _Progress(options) as progress:
         done = backup.restore(settings, options.file, progress.stage, force=options.force)
@@ -434,7 +433,7 @@ def _restore(options: argparse.Namespace, settings: Settings) -> int:
         {"file": str(options.file), **asdict(done)},
         f"restored {rows} rows of {len(done.tables)} tables from {options.file} in {done.seconds:.1f} s\n"
         f"source          {done.source or 'none yet'}\n"
-        f"latest bar      {done.latest_bar} ({age(done.latest_bar)})\n"
+        f"latest bar      {check.with_age(done.latest_bar)}\n"
         f"migrated        {', '.join(done.migrated) or 'nothing to do'}",
     )
     return 0

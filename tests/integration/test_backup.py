@@ -227,7 +227,7 @@ def test_a_dump_of_anything_but_the_compared_snapshot_is_not_taken_for_good(
 
 
 def test_check_tells_the_age_of_the_last_good_backup(market: Settings, cli: Cli, tmp_path: Path) -> None:
-    assert "last backup     None (never)" in cli("check", MLTRADING_DATABASE_URL=market.database_url).out
+    assert "last backup     none yet\n" in cli("check", MLTRADING_DATABASE_URL=market.database_url).out
     backup(market, tmp_path / "market.dump", quiet)
     with connect(market) as connection:
         connection.execute("UPDATE backup_history SET finished_at = finished_at - interval '30 hours'")

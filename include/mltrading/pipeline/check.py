@@ -153,12 +153,12 @@ def _value(connection: Connection, name: str) -> Any:
     return row[0] if row else None
 
 
-def age(instant: datetime | None) -> str:
-    """How long ago, in words."""
+def with_age(instant: datetime | None) -> str:
+    """An instant and how long ago it was, in words."""
     if instant is None:
-        return "never"
+        return "none yet"
     hours = hours_since(instant)
-    return f"{hours:.1f} hours ago" if hours < 72 else f"{hours / 24:.1f} days ago"
+    return f"{instant} ({f'{hours:.1f} hours' if hours < 72 else f'{hours / 24:.1f} days'} ago)"
 
 
 def hours_since(instant: datetime) -> float:
