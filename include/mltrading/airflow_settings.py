@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
 from include.mltrading.settings import PROJECT_ROOT
 from include.mltrading.yaml_file import Section, load_yaml, read_yaml, readable
@@ -21,7 +22,20 @@ Text = Annotated[str, Field(min_length=1)]
 
 class _Section(Section):
     # hide_input: an error's text must not repeat a password.
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+
+def _type_name(text: str) -> str:
+    # An URI under the wrong key would be quoted as the type, password and all.
+    if text and not re.fullmatch(r"[a-z][a-z0-9_-]{0,40}", text):
+        raise ValueError("is no type of connection, give Airflow's name of one such as postgres")
+    return text
+
+
+def _with_scheme(uri: SecretStr) -> SecretStr:
+    if not re.match(r"[a-z][a-z0-9_+-]{0,40}://", uri.get_secret_value()):
+        raise ValueError("has no scheme, give an URI such as postgresql://user:password@host/database")
+    return uri
 
 
 def _json_text(value: object) -> object:
@@ -33,24 +47,26 @@ def _json_text(value: object) -> object:
         return json.loads(value)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
 
 
 class ConnectionSetting(_Section):
     """One connection: conn_uri, or conn_type with the other fields; conn_extra is a JSON object."""
 
     conn_id: Text
-    conn_type: str | None = None
+    conn_type: Annotated[str, AfterValidator(_type_name)] | None = None
     conn_host: str | None = None
     conn_schema: str | None = None
     conn_login: str | None = None
     conn_password: SecretStr | None = None
     conn_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    conn_uri: SecretStr | None = None
+    conn_uri: Annotated[SecretStr, AfterValidator(_with_scheme)] | None = None
     conn_extra: Annotated[dict[str, Any], BeforeValidator(_json_text)] = Field(default_factory=dict)
 
     def contradictions(self) -> Iterator[str]:
         """There is one way to say what it leads to."""
-        if bool(self.conn_uri) == bool(self.conn_type):
+        if not self.conn_uri and not self.conn_type:
             yield f"connection {self.conn_id} needs either conn_uri or conn_type"
         others = [
             name for name in self.model_fields_set - {"conn_id", "conn_uri"} if getattr(self, name, None)
@@ -63,7 +79,7 @@ class PoolSetting(_Section):
     """One pool and its number of slots."""
 
     pool_name: Text
-    pool_slot: Annotated[int, Field(ge=1)]
+    pool_slot: Annotated[int, Field(ge=1, le=1_000_000)]
     pool_description: str = ""
 
 

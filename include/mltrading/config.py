@@ -21,7 +21,9 @@ DagId = Literal[
 ]
 
 
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+# The DAGs bear them as tags, and Airflow takes no longer ones.
+Tag = Annotated[str, Field(min_length=1, max_length=100)]
 # Nothing here lasts for years, and the largest numbers are no durations any more.
 _MOST = 1_000_000
 Positive = Annotated[float, Field(gt=0, le=_MOST)]
@@ -33,9 +35,9 @@ class Deployment(Section):
     """What one DAG is called, when it runs and how long it may take."""
 
     display_name: Text
-    category: Text
+    category: Tag
     priority: Annotated[int, Field(ge=1, le=99)]
-    schedule_type: Text
+    schedule_type: Tag
     expected_runtime_minutes: Positive
     alert_threshold_hours: Annotated[float, Field(gt=0, le=1000)]
 
@@ -68,8 +70,9 @@ class Pipeline(Section):
     """Settings of the pipeline itself that the deployments share."""
 
     owner: Text
-    tags: list[Text]
-    start_date: date
+    tags: list[Tag]
+    # A date in quotes is one too.
+    start_date: Annotated[date, Field(strict=False)]
     finality_delay_minutes: Minutes
     minimum_good_share: Annotated[float, Field(ge=0, le=1)]
     retries: Annotated[int, Field(ge=0, le=100)]

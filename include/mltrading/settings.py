@@ -7,6 +7,7 @@ more than reading its bars does.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,25 +55,25 @@ class Settings:
         """
         settings, problems = cls.read(environment)
         if problems:
-            raise UsageError("\n".join(problems))
+            raise UsageError("\n".join(problems.values()))
         return settings
 
     @classmethod
-    def read(cls, environment: Mapping[str, str] = os.environ) -> tuple[Settings, list[str]]:
-        """Settings with defaults in the place of wrong values, and what is wrong, one text for each."""
-        problems: list[str] = []
+    def read(cls, environment: Mapping[str, str] = os.environ) -> tuple[Settings, dict[str, str]]:
+        """Settings with defaults in the place of wrong values, and by variable what is wrong."""
+        problems: dict[str, str] = {}
 
         def number(name: str, kind: Callable[[str], _Number], default: _Number, least: _Number) -> _Number:
             try:
                 return _number(environment, name, kind, default, least)
             except UsageError as error:
-                problems.append(str(error))
+                problems[name] = str(error)
                 return default
 
         try:
             yahoo_url = _url(environment, "MLTRADING_YAHOO_URL")
         except UsageError as error:
-            problems.append(str(error))
+            problems["MLTRADING_YAHOO_URL"] = str(error)
             yahoo_url = None
         settings = cls(
             database_url=environment.get("MLTRADING_DATABASE_URL") or None,
@@ -122,7 +123,19 @@ def _path(environment: Mapping[str, str], name: str, default: Path) -> Path:
 
 
 def _url(environment: Mapping[str, str], name: str) -> str | None:
-    text = environment.get(name, "").strip().rstrip("/")
-    if text and not text.startswith(("http://", "https://")):
-        raise UsageError(f"{name}={text!r}: give a URL that starts with http:// or https://, or unset it")
-    return text or None
+    text = environment.get(name, "").strip()
+    if not text:
+        return None
+    from urllib.parse import urlsplit  # the isolated children seldom need it
+
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        shown = re.sub(r"[^/]*@", "…@", text)  # without a password
+        raise UsageError(
+            f"{name}={shown!r}: give a URL such as https://host or http://host:8080, or unset it"
+        )
+    return text.rstrip("/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,10 @@ _Place = tuple[int | str, ...]
 
 # Every task's process reads a file: libyaml does it in a tenth of the time, where it is there.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_LONGEST_VALUE = 80
+# However long or deep a value is.
+_SHORTENED = reprlib.Repr()
+_SHORTENED.maxstring = _SHORTENED.maxlong = _SHORTENED.maxother = 80
+_Collection = yaml.MappingNode | yaml.SequenceNode
 _NO_NAME = 'in "<unicode string>",'  # what libyaml says of a text that it was not told the file of
 
 
@@ -30,7 +34,8 @@ class WrongValueError(AttributeError):
 class Section(BaseModel):
     """A mapping of the file with known keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict, or YAML's yes and on would be numbers.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     def contradictions(self) -> Iterator[str]:
         """What is wrong between values. Raises WrongValueError where one of them is wrong by itself."""
@@ -59,32 +64,30 @@ def readable(items: Iterable[_Item], read: Callable[[_Item], _Value]) -> Iterato
 
 
 class _Loader(_SafeLoader):  # type: ignore[misc]
-    def construct_yaml_timestamp(self, node: Any) -> Any:
-        """A date as YAML has it, or an error that tells where it stands."""
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """A value as YAML has it, or an error that tells where it stands."""
         try:
-            return super().construct_yaml_timestamp(node)
-        except ValueError as error:
-            said = f"{node.value} is no date, {error}"
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2].replace("timestamp", "date")
+            said = f"{_short(node.value)} is no {kind}, {error}"
             raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from None
 
-
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_timestamp)
 
 # What to do about pydantic's types of error; in braces what it tells about the limit.
 _REMEDIES = {
     "missing": "is missing, add it",
     "greater_than": "give more than {gt}",
     "greater_than_equal": "give at least {ge}",
-    "less_than": "give less than {lt}",
     "less_than_equal": "give at most {le}",
     "int_type": "give a whole number",
     "int_parsing": "give a whole number",
     "int_from_float": "give a whole number",
     "float_type": "give a number",
     "float_parsing": "give a number",
-    "finite_number": "give a finite number",
     "string_type": "give a text, in quotes if it looks like a number",
     "string_too_short": "give a text that is not empty",
+    "string_too_long": "give at most {max_length} characters",
     "list_type": "give a list",
     "too_short": "give at least {min_length} of them",
     "dict_type": "give keys with their values",
@@ -105,9 +108,16 @@ def read_yaml(path: Path, model: type[Model], *, secret: bool = False) -> tuple[
     secret: no problem quotes the file. Raises UsageError when it cannot be read as YAML at all.
     """
     try:
+        return _read(path, model, secret)
+    except RecursionError:
+        raise UsageError(f"{path}: is nested too deeply; correct it") from None
+
+
+def _read(path: Path, model: type[Model], secret: bool) -> tuple[Model, list[str]]:
+    try:
         loader = _Loader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
-        problems = [] if node is None else list(_repeated(node))
+        repeated = {} if node is None else dict(_repeated(node))
         content = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise UsageError(
@@ -119,21 +129,24 @@ def read_yaml(path: Path, model: type[Model], *, secret: bool = False) -> tuple[
         raise UsageError(f"{path}: is not valid YAML{_said(error, secret)}; correct it") from None
     if content is None:
         raise UsageError(f"{path}: holds nothing; restore it from the repository")
+    problems, wrong = list(repeated.values()), set[_Place]()
     try:
         value = model.model_validate(content)
     except ValidationError as error:
         unknown = _unknown(error)
         problems.extend(
-            f"unknown key {_dotted(at)}: remove it or correct its spelling" for at in sorted(unknown, key=str)
+            f"unknown key {_dotted(at)}: remove it or correct its spelling" for at in sorted(unknown)
         )
         content = _without(content, unknown)
         try:
             value = model.model_validate(content)
         except ValidationError as rest:
             problems.extend(_problems(rest, secret))
-            right = _RightPart({item["loc"] for item in rest.errors()})
-            value = right.of(model, content)
-            problems.extend(right.contradictions)
+            wrong |= {item["loc"] for item in rest.errors()}
+    if wrong or repeated:
+        right = _RightPart(wrong, set(repeated))
+        value = right.of(model, content)
+        problems.extend(right.contradictions)
     return value, [f"{path}: {problem}" for problem in problems]
 
 
@@ -146,33 +159,40 @@ def load_yaml(path: Path, model: type[Model], *, secret: bool = False) -> Model:
 
 
 def _said(error: Exception, secret: bool) -> str:
-    # The full text quotes the line.
     if not secret:
         return f": {' '.join(str(error).replace(_NO_NAME, 'in').split())}"
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    return f"{f' in line {mark.line + 1}' if mark else ''}: {problem or 'unreadable'}"
+    # Even the shortest of YAML's words may quote the value.
+    mark = getattr(error, "problem_mark", None)
+    return f" in line {mark.line + 1}" if mark else ""
 
 
-def _repeated(node: Any, within: tuple[Any, ...] = ()) -> Iterator[str]:
-    """YAML silently takes the last of two equal keys. Raises YAMLError where a part contains itself."""
+def _repeated(node: Any, at: _Place = (), within: tuple[Any, ...] = ()) -> Iterator[tuple[_Place, str]]:
+    """Where keys stand twice, of which YAML silently takes the last, and what to say.
+
+    Raises YAMLError where a part contains itself.
+    """
     if any(node is outer for outer in within):
         raise yaml.composer.ComposerError(None, None, "an alias stands within what it names", node.start_mark)
     seen: dict[str, int] = {}
-    for item in node.value if isinstance(node, yaml.MappingNode | yaml.SequenceNode) else ():
+    for number, item in enumerate(node.value if isinstance(node, _Collection) else ()):
+        place: int | str = number
         if isinstance(node, yaml.MappingNode):
             key, item = item
             line = key.start_mark.line + 1
-            name = str(key.value)
-            if name in seen:
-                yield f"line {line}: {name} stands already in line {seen[name]}, remove one of them"
-            seen.setdefault(name, line)
-        yield from _repeated(item, (*within, node))
+            place = str(key.value)
+            if place in seen:
+                yield (
+                    (*at, place),
+                    f"line {line}: {place} stands already in line {seen[place]}, remove one of them",
+                )
+            seen.setdefault(place, line)
+        yield from _repeated(item, (*at, place), (*within, node))
 
 
-def _unknown(error: ValidationError) -> set[_Place]:
-    """Where the keys stand that the model does not know."""
-    items = [(item["type"], item["loc"]) for item in error.errors()]
-    return {at for kind, at in items if kind == "extra_forbidden"} | {
+def _unknown(error: ValidationError) -> set[tuple[str, ...]]:
+    """Where the keys stand that the model does not know, as texts."""
+    items = [(item["type"], tuple(map(str, item["loc"]))) for item in error.errors()]
+    return {at for kind, at in items if kind in ("extra_forbidden", "invalid_key")} | {
         at[:-1] for _, at in items if at[-1:] == ("[key]",)
     }
 
@@ -191,7 +211,7 @@ def _problems(error: ValidationError, secret: bool) -> Iterator[str]:
             yield f"{key}{given}: {words}" if key else words
 
 
-def _dotted(at: _Place) -> str:
+def _dotted(at: Iterable[int | str]) -> str:
     return ".".join(str(part) for part in at)
 
 
@@ -200,42 +220,49 @@ def _at(place: _Place, text: str) -> str:
 
 
 def _short(value: object) -> str:
-    text = "empty" if value is None else repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} …"
+    return "empty" if value is None else _SHORTENED.repr(value)
 
 
-def _without(content: Any, unknown: set[_Place]) -> Any:
+def _without(content: Any, unknown: set[tuple[str, ...]]) -> Any:
     """A copy of the content without the values at those places."""
 
-    def kept(value: Any, at: _Place) -> Any:
+    def kept(value: Any, at: tuple[str, ...]) -> Any:
         if isinstance(value, dict):
-            return {key: kept(item, (*at, key)) for key, item in value.items() if (*at, key) not in unknown}
+            inner = {key: (*at, str(int(key) if isinstance(key, bool) else key)) for key in value}
+            return {key: kept(value[key], place) for key, place in inner.items() if place not in unknown}
         if isinstance(value, list):
-            return [kept(item, (*at, number)) for number, item in enumerate(value)]
+            return [kept(item, (*at, str(number))) for number, item in enumerate(value)]
         return value
 
     return kept(content, ())
 
 
 class _RightPart:
-    """Builds what is right of a content. wrong: where it is wrong; contradictions: what its parts find."""
+    """Builds what is right of a content; contradictions: what its parts find.
 
-    def __init__(self, wrong: set[_Place]) -> None:
-        self.wrong = wrong
+    wrong: where it is wrong; repeated: where nobody knows which of two is meant. Of lists the items that are
+    right are left, and of each section its place.
+    """
+
+    def __init__(self, wrong: set[_Place], repeated: set[_Place]) -> None:
+        self.wrong, self.repeated = wrong, repeated
         self.contradictions: list[str] = []
 
     def of(self, kind: Any, content: Any, at: _Place = ()) -> Any:
         """The content, which stands at that place, as a value of that type. Raises WrongValueError."""
-        if not any(place[: len(at)] == at for place in self.wrong):
+        if at in self.repeated:
+            raise WrongValueError
+        if not any(place[: len(at)] == at for place in self.wrong | self.repeated):
             return TypeAdapter(kind).validate_python(content)
         if _is_section(kind):
             return self._section(kind, content, at)
         item = (get_args(kind) or (None,))[-1]
-        if _is_section(item):
-            if get_origin(kind) is dict and isinstance(content, dict):
-                return {key: self.of(item, part, (*at, key)) for key, part in content.items()}
-            if get_origin(kind) is list and isinstance(content, list):
-                return [self.of(item, part, (*at, place)) for place, part in enumerate(content)]
+        if get_origin(kind) is dict and _is_section(item) and isinstance(content, dict):
+            return {key: self.of(item, part, (*at, key)) for key, part in content.items()}
+        if get_origin(kind) is list and isinstance(content, list):
+            return list(
+                readable(enumerate(content), lambda numbered: self.of(item, numbered[1], (*at, numbered[0])))
+            )
         raise WrongValueError
 
     def _section(self, kind: type[Section], content: Any, at: _Place) -> Section:

@@ -100,6 +100,9 @@ def test_the_sla_is_one_and_a_half_times_the_expected_run_time() -> None:
             "unknown key deployments.yahoo-production-data-collection.prio",
         ),
         (lambda c: c["deployments"].update(other={}), "unknown key deployments.other: remove"),
+        (lambda c: c["schedule_types"].update({None: {}}), "unknown key schedule_types.None: remove"),
+        (lambda c: c["pipeline"].update({5: 7}), "unknown key pipeline.5: remove"),
+        (lambda c: c["pipeline"].update({True: 7}), "unknown key pipeline.1: remove"),
         (
             lambda c: c["deployments"].pop("yahoo-production-data-collection"),
             "deployments lacks yahoo-production-data-collection",
@@ -116,6 +119,9 @@ def test_the_sla_is_one_and_a_half_times_the_expected_run_time() -> None:
         (lambda c: c["pipeline"].update(gate_timeout_minutes=float("inf")), "minutes is inf: give at most"),
         (lambda c: c["pipeline"].update(retries=None), "pipeline.retries is empty: give a whole number"),
         (lambda c: c["pipeline"].update(start_date="soon"), "start_date is 'soon': give a date such as"),
+        (lambda c: c["pipeline"].update(retries=True), "pipeline.retries is True: give a whole number"),
+        (lambda c: c["alerts"].update(sla_factor="2"), "alerts.sla_factor is '2': give a number"),
+        (lambda c: c["pipeline"]["tags"].append("x" * 101), "x': give at most 100 characters"),
         (lambda c: c["pipeline"].pop("retries"), "pipeline.retries is missing, add it"),
         (lambda c: c["alerts"].update(addressees=["ops"]), "alerts.addressees.0"),
         (lambda c: c["alerts"].update(addressees=["a@b.c", "Ops <ops@b.c>"]), "alerts.addressees.1"),
@@ -149,13 +155,21 @@ def test_a_file_that_is_no_yaml_or_not_there_is_refused(tmp_path: Path) -> None:
             "a: &itself\n  b: *itself",
             "is not valid YAML: an alias stands within what it names in line 1, column 4",
         ),
-        ("a: 1\nb: 2026-13-01", "is not valid YAML: 2026-13-01 is no date, month must be in 1..12 in line 2"),
+        (
+            "a: 1\nb: 2026-13-01",
+            "is not valid YAML: '2026-13-01' is no date, month must be in 1..12 in line 2",
+        ),
+        ("a: 0x_", "is not valid YAML: '0x_' is no int, "),
+        ("a: !!bool maybe", "is not valid YAML: 'maybe' is no bool, "),
+        ("a: !!timestamp abc", "is not valid YAML: 'abc' is no date, "),
+        ("[" * 5000 + "]" * 5000, "is nested too deeply"),
+        ("[" * 50 + "]" * 50, "give keys with their values"),
         ("", "holds nothing; restore it from the repository"),
     ):
         path.write_text(text)
         with pytest.raises(UsageError) as refused:
             load_deployments(path)
-        assert str(refused.value).startswith(f"{path}: {said}")
+        assert str(refused.value).startswith(f"{path}: {said}"), text[:20]
     path.write_bytes(b"deployments: caf\xe9")
     with pytest.raises(UsageError, match="is not UTF-8 text"):
         load_deployments(path)

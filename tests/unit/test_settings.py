@@ -63,6 +63,9 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("MLTRADING_YAHOO_REQUESTS_PER_SECOND", "inf"),
         ("MLTRADING_YAHOO_REQUESTS_PER_SECOND", "-1"),
         ("MLTRADING_YAHOO_URL", "127.0.0.1:80"),
+        ("MLTRADING_YAHOO_URL", "http://["),
+        ("MLTRADING_YAHOO_URL", "http://h:abc"),
+        ("MLTRADING_YAHOO_URL", "http://"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_variable(name: str, value: str) -> None:
@@ -75,3 +78,9 @@ def test_a_wrong_value_is_refused_with_its_variable(name: str, value: str) -> No
 def test_a_value_that_is_too_large_is_told_how_large_it_may_be() -> None:
     with pytest.raises(UsageError, match=r"from 0\.01 to below 1,000,000,000"):
         Settings.from_environment({"MLTRADING_YAHOO_REQUESTS_PER_SECOND": "inf"})
+
+
+def test_a_wrong_url_is_refused_without_its_password() -> None:
+    with pytest.raises(UsageError) as refused:
+        Settings.from_environment({"MLTRADING_YAHOO_URL": "socks://me:S3cret@proxy:x"})
+    assert "MLTRADING_YAHOO_URL='socks://…@proxy:x'" in str(refused.value)

@@ -22,7 +22,20 @@ def test_a_symbol_is_brought_into_yahoos_spelling(text: str, symbol: str) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["", "'; DROP TABLE market_data", "$(touch x)", "-rf", "A\nB", "A\n", "ABCDEFGHIJK", "1AB", "A--B", "AÄ"],
+    [
+        "",
+        "'; DROP TABLE market_data",
+        "$(touch x)",
+        "-rf",
+        "A\nB",
+        "A\n",
+        "ABCDEFGHIJK",
+        "1AB",
+        "A--B",
+        "AÄ",
+        "ß",
+        "ﬁ",
+    ],
 )
 def test_anything_else_is_refused_by_name(text: str) -> None:
     with pytest.raises(UsageError) as refused:

@@ -13,6 +13,7 @@ import yaml
 
 from include.mltrading.pipeline import validate
 from include.mltrading.settings import PROJECT_ROOT, Settings
+from include.mltrading.store import migrations
 
 Write = Callable[[Callable[[dict[str, Any]], object]], list[str]]
 
@@ -55,6 +56,20 @@ COLLECTION, FEATURES = "yahoo-production-data-collection", "feature-engineering-
         (
             lambda c: c["schedule_types"]["market_hours_offset"].update(cron="*/30 9-16 * * 1-5"),
             "has not one tick",
+        ),
+        # In winter alone these are the same hours, and in summer alone the other is.
+        (
+            lambda c: c["schedule_types"]["market_hours_offset"].update(timezone="America/Jamaica"),
+            "has not one tick",
+        ),
+        (
+            lambda c: c["schedule_types"]["market_hours_offset"].update(cron="5 9-16 * 6-8 1-5"),
+            "has not one tick",
+        ),
+        (lambda c: c["schedule_types"]["market_hours"].update(cron="0 9 31 2 *"), "market_hours.cron"),
+        (
+            lambda c: c["schedule_types"]["market_hours"].update(cron=None),
+            "'market_hours' has no cron, and the features wait for its ticks",
         ),
         (
             lambda c: c["deployments"][COLLECTION].update(expected_runtime_minutes=45),
@@ -148,6 +163,42 @@ def test_dag_files_are_held_against_the_deployments(tmp_path: Path, monkeypatch:
     assert "no file has the DAG complete-data-and-features-ondemand" in found[2]
 
 
+def test_two_files_with_one_dag_and_a_file_without_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in validate.DAGS_FOLDER.glob("*.py"):
+        (tmp_path / path.name).write_text(path.read_text().replace(COLLECTION, FEATURES))
+    (tmp_path / "__init__.py").write_text("")
+    monkeypatch.setattr(validate, "DAGS_FOLDER", tmp_path)
+    [no_dag, twice, missing] = validate.problems({})
+    assert no_dag.startswith(f"{tmp_path}/__init__.py: has no DAG_ID")
+    assert "collection.py: has the DAG_ID of feature_engineering_production_subprocess.py" in twice
+    assert f"no file has the DAG {COLLECTION}" in missing
+
+
+def test_sql_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in validate.SQL_FOLDER.glob("*.sql"):
+        (tmp_path / path.name).write_text(path.read_text())
+    (tmp_path / "lock_symbol.sql").write_text("")
+    (tmp_path / "upsert_features.sql").write_bytes(b"-- caf\xe9")
+    (tmp_path / "roles.sql").unlink()
+    monkeypatch.setattr(validate, "SQL_FOLDER", tmp_path)
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    monkeypatch.setattr(validate, "available", lambda: migrations.available(folder))
+    [none, empty, missing, latin] = validate.problems({})
+    assert "migrations: has no migration" in none
+    assert "lock_symbol.sql holds nothing" in empty
+    assert "roles.sql is missing" in missing
+    assert "upsert_features.sql cannot be read as UTF-8 text" in latin
+    (folder / "first.sql").write_text("SELECT 1")
+    (folder / "0001_first.sql").write_bytes(b"-- caf\xe9")
+    found = validate.problems({})
+    assert len(found) == 5
+    assert found[0].endswith("0001_first.sql: cannot be read as UTF-8 text; restore it from the repository")
+    assert found[1].endswith("first.sql: name it NNNN_what_it_does.sql")
+
+
 def test_a_missing_statement_and_a_missing_column_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +219,7 @@ def test_a_missing_statement_and_a_missing_column_are_named(
 def test_no_statement_lies_unused_in_the_sql_folder() -> None:
     code = "".join(path.read_text() for path in (PROJECT_ROOT / "include" / "mltrading").rglob("*.py"))
     unused = [path.stem for path in validate.SQL_FOLDER.glob("*.sql") if f'"{path.stem}"' not in code]
-    assert unused == ["roles"]
+    assert unused == []
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
@@ -212,7 +263,7 @@ def test_unknown_keys_hide_no_contradiction(with_deployments: Write, with_airflo
     assert said(with_deployments(change)) == [
         "unknown key deployments.daily", "unknown key deployments.other", "unknown key pipeline.retrys",
         f"deployments.{COLLECTION}.schedule_type 'daily' is not one of schedule_types",
-        "pipeline.gate_poke_seconds must be less than gate_timeout_minutes",
+        "pipeline.gate_poke_seconds 9999 must be less than the 50 minutes of gate_timeout_minutes",
     ]  # fmt: skip
 
     def both(changed: dict[str, Any]) -> None:
@@ -245,11 +296,20 @@ def test_wrong_values_hide_no_contradiction_between_others(with_deployments: Wri
         f"deployments.{FEATURES}.schedule_type 'daily' is not one of schedule_types",
         "schedule_types.market_hours.cron 'hourly' is no cron expression",
         "schedule_types.market_hours.timezone 'Gotham' is unknown",
-        "pipeline.gate_poke_seconds must be less than gate_timeout_minutes",
+        "pipeline.gate_poke_seconds 9999 must be less than the 50 minutes of gate_timeout_minutes",
         "alerts.thresholds.missing_bars_after_minutes must be at least pipeline.finality_delay_minutes",
         "dashboard.primary_deployments",
         "pipeline.start_date 2999-01-01 lies in the future",
         f"deployments.{FEATURES}.alert_threshold_hours must be more than what a run may take (15 minutes)",
+    ]  # fmt: skip
+
+
+def test_repeated_items_are_told_beside_wrong_ones(with_deployments: Write) -> None:
+    def change(changed: dict[str, Any]) -> None:
+        changed["dashboard"].update(primary_deployments=["nope", FEATURES, FEATURES])
+
+    assert said(with_deployments(change)) == [
+        "dashboard.primary_deployments.0 is 'nope'", "dashboard.primary_deployments",
     ]  # fmt: skip
 
 
@@ -287,8 +347,9 @@ def test_a_wrong_part_that_holds_others_is_told_and_what_they_are_needed_for_is_
         changed["pipeline"].update(gate_poke_seconds=9999)
 
     assert said(with_deployments(change)) == [
-        "deployments is 3", "pipeline.gate_poke_seconds must be less than gate_timeout_minutes",
-    ]  # fmt: skip
+        "deployments is 3",
+        "pipeline.gate_poke_seconds 9999 must be less than the 50 minutes of gate_timeout_minutes",
+    ]
 
 
 def test_wrong_items_of_airflows_settings_hide_no_other_problem(with_airflow_settings: Write) -> None:
@@ -320,9 +381,42 @@ def test_wrong_items_of_airflows_settings_hide_no_other_problem(with_airflow_set
             "conn_id": "mltrading_db", "conn_uri": "postgresql://h/d", "conn_host": "h", "conn_port": 0
         }  # fmt: skip
 
+    def nameless_connection(changed: dict[str, Any]) -> None:
+        changed["connections"][0].update(conn_id="")
+        changed["connections"][1].update(conn_type="http")
+
+    assert said(with_airflow_settings(nameless_connection)) == [
+        "airflow.connections.0.conn_id", "connection smtp_default has the type http, the code needs smtp",
+    ]  # fmt: skip
     [port, ways] = with_airflow_settings(two_ways)
     assert "connections.0.conn_port: give at least 1" in port
     assert "connection mltrading_db has conn_uri, remove conn_host" in ways
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "conn_password: !S3cret", "conn_password: !!S3cret", "conn_password: 0x_ # S3cret",
+        "conn_password: 2024-99-99 # S3cret", "conn_password: *S3cret", "conn_password: [S3cret",
+        "conn_type: postgresql://u:S3cret@h/d", "conn_uri: S3cret", "conn_uri: //u@S3cret",
+        "conn_uri: S3cret:x://h", "conn_port: S3cret", "conn_extra: S3cret", "conn_login: {S3cret: 1}",
+    ],
+)  # fmt: skip
+def test_no_problem_of_airflows_settings_shows_a_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    text, key = validate.DEFAULT_FILE.read_text(), line.partition(":")[0]
+    start = text.index("    - conn_id: mltrading_db\n")
+    end = text.index("    - conn_id: smtp_default")
+    lines = text[start:end].splitlines(keepends=True)
+    keep = [] if key == "conn_uri" else [given for given in lines[1:] if f" {key}:" not in given]
+    path = tmp_path / "airflow_settings.yaml"
+    path.write_text("".join([text[:start], lines[0], *keep, f"      {line}\n", text[end:]]))
+    monkeypatch.setattr(validate, "DEFAULT_FILE", path)
+    [problem] = validate.problems({})
+    assert "S3cret" not in problem
+    assert "2024" not in problem
+    assert "0.conn_" in problem or "in line" in problem
 
 
 def test_a_settings_file_without_a_mapping_is_one_problem(
@@ -347,6 +441,31 @@ def test_a_key_that_stands_twice_is_named_with_both_lines(tmp_path: Path) -> Non
     assert lines[int(first) - 3].lstrip().startswith("owner:")
     assert owner.startswith(f"{path}: ")
     assert "retries stands already in line" in retries
+
+
+def test_a_key_that_stands_twice_counts_for_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, airflow = tmp_path / "deployments.yaml", tmp_path / "airflow_settings.yaml"
+    text = Settings().deployments_file.read_text()
+    path.write_text(text.replace("    priority: 1\n", "    priority: 1\n    priority: 2\n"))
+    airflow.write_text(f"{validate.DEFAULT_FILE.read_text()}\nairflow: {{}}\n")
+    monkeypatch.setattr(validate, "DEFAULT_FILE", airflow)
+    [twice, again] = validate.problems({"MLTRADING_DEPLOYMENTS_FILE": str(path)})
+    assert "priority stands already" in twice
+    assert "airflow stands already" in again
+
+
+def test_wrong_symbols_and_variables_count_for_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "symbols.txt"
+    path.write_text("$\n" + "\n".join(f"S{number}" for number in range(1500)))
+    found = validate.problems({"MLTRADING_SYMBOLS_FILE": str(path)})
+    assert [text for text in found if "'$' is not a ticker symbol" in text]
+    assert len(found) == 3
+    wrong = {"MLTRADING_SYMBOLS_PER_TASK": "5O", "MLTRADING_YAHOO_REQUESTS_PER_SECOND": "5,0"}
+    found = validate.problems({"MLTRADING_SYMBOLS_FILE": str(path), **wrong})
+    assert len(found) == 3
+    assert not [text for text in found if "1500" in text]
 
 
 def test_more_symbols_than_can_be_mapped_name_the_number_that_helps(tmp_path: Path) -> None:
@@ -392,8 +511,12 @@ def test_everything_that_starts_validates_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postgres:/mltrading:hush@host/db", "postgresql://mltrading:hu%shush@host/db"]
-)
+    "url",
+    [
+        "postgres:/mltrading:hush@host/db", "postgresql://mltrading:hu%shush@host/db",
+        "postgresql://mltrading:hush\udcff@host/db",
+    ],
+)  # fmt: skip
 def test_a_malformed_database_url_is_told_without_its_password(url: str) -> None:
     [problem] = validate.problems({"MLTRADING_DATABASE_URL": url})
     assert problem.startswith("MLTRADING_DATABASE_URL is not a libpq URL: write postgresql://")
@@ -405,9 +528,17 @@ def test_dag_files_that_cannot_be_read_hide_nothing(tmp_path: Path, monkeypatch:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "latin.py").write_bytes(b"# caf\xe9\n")
     (tmp_path / "yahoo_production_data_collection.py").write_text("import\n")
+    (tmp_path / "nested.py").write_text(f"x = {'(' * 500}\n")
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "nul.py").write_text("x = 1\0\n")
+    marked = tmp_path / "feature_engineering_production_subprocess.py"
+    marked.write_text("\ufeff" + marked.read_text())
     (tmp_path / "complete_data_and_features_ondemand.py").unlink()
     monkeypatch.setattr(validate, "DAGS_FOLDER", tmp_path)
-    [latin, syntax, missing] = validate.problems({})
+    [folder, latin, nested, nul, syntax, missing] = validate.problems({})
+    assert folder.startswith(f"{tmp_path}/folder.py: cannot be read (")
+    assert nested.startswith(f"{tmp_path}/nested.py")
+    assert nul.startswith(f"{tmp_path}/nul.py")
     assert latin == f"{tmp_path}/latin.py: is not UTF-8 text; save it as UTF-8"
     assert syntax.startswith(f"{tmp_path}/yahoo_production_data_collection.py, line 1: ")
     assert "no file has the DAG complete-data-and-features-ondemand" in missing

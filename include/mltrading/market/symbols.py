@@ -13,6 +13,7 @@ from include.mltrading.errors import UsageError
 
 # The same pattern guards the tables (sql/migrations) and the trigger forms.
 SYMBOL_PATTERN = r"^[A-Z][A-Z0-9]{0,9}(-[A-Z]{1,2})?$"
+_LONGEST_SHOWN = 80
 _SYMBOL = re.compile(SYMBOL_PATTERN.removeprefix("^").removesuffix("$"))
 
 
@@ -22,10 +23,11 @@ def parse_symbol(text: str) -> str:
     Raises UsageError when the text is no symbol.
     """
     symbol = text.strip(" \t").upper().replace(".", "-")
-    if not _SYMBOL.fullmatch(symbol):
+    # Some letters become others in upper case: ß becomes SS.
+    if not text.isascii() or not _SYMBOL.fullmatch(symbol):
         raise UsageError(
-            f"{text!r} is not a ticker symbol: give up to 10 letters or digits that start with a letter, "
-            "with a share class after a dash (AAPL, BRK-B)"
+            f"{text[:_LONGEST_SHOWN]!r} is not a ticker symbol: give up to 10 letters or digits that start "
+            "with a letter, with a share class after a dash (AAPL, BRK-B)"
         )
     return symbol
 
@@ -41,6 +43,14 @@ def read_symbols_file(path: Path) -> list[str]:
     Raises UsageError naming the file and each line with a malformed or repeated symbol, or a file without
     any.
     """
+    symbols, problems = look_through_symbols_file(path)
+    if problems:
+        raise UsageError("\n".join(problems))
+    return symbols
+
+
+def look_through_symbols_file(path: Path) -> tuple[list[str], list[str]]:
+    """The symbols that are right, and every problem. Raises UsageError when it cannot be read at all."""
     try:
         # "-sig": editors on Windows begin a file with a mark.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -67,11 +77,9 @@ def read_symbols_file(path: Path) -> list[str]:
                 f"symbols file {path}, line {number}: {symbol} stands already on line {seen[symbol]}; "
                 "remove one"
             )
-    if problems:
-        raise UsageError("\n".join(problems))
-    if not seen:
-        raise UsageError(f"symbols file {path}: holds no symbol; write one ticker a line, such as AAPL")
-    return list(seen)
+    if not seen and not problems:
+        problems.append(f"symbols file {path}: holds no symbol; write one ticker a line, such as AAPL")
+    return list(seen), problems
 
 
 def batches(symbols: Sequence[str], size: int) -> list[list[str]]:

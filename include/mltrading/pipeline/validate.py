@@ -12,7 +12,7 @@ import os
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -36,13 +36,13 @@ from include.mltrading.alerts import smtp
 from include.mltrading.config import DagId, Deployments, ScheduleType
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.features.definitions import COLUMNS
-from include.mltrading.market.symbols import read_symbols_file
+from include.mltrading.market.symbols import look_through_symbols_file
 from include.mltrading.market.yahoo import REQUESTS_PER_FETCH
 from include.mltrading.pipeline.task import MAX_BATCHES
 from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import NOT_A_URL
-from include.mltrading.store.migrations import available
-from include.mltrading.store.queries import SQL_FOLDER, query
+from include.mltrading.store.migrations import MIGRATIONS_FOLDER, available
+from include.mltrading.store.queries import SQL_FOLDER
 from include.mltrading.yaml_file import WrongValueError, read_yaml, readable
 
 COLLECTION: DagId = "yahoo-production-data-collection"
@@ -67,8 +67,8 @@ _MOST_SLOTS = {
     "yahoo_api": (5, "Yahoo is asked with five fetches at a time"),
     "market_db": (10, "that many of the database role's 25 connections are left for computations"),
 }
-# Any week will do that has neither a holiday nor a change of the clocks.
-_MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
+# One week of winter and one of summer: time zones that agree in one may not in the other.
+_MONDAYS = (datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 7, 6, tzinfo=UTC))
 
 _Content = TypeVar("_Content")
 
@@ -82,19 +82,20 @@ def validate(settings: Settings, environment: Mapping[str, str] = os.environ) ->
 
 def problems(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Every problem of the configuration; wrong variables of the environment are among them."""
-    settings, found = Settings.read(environment)
-    return [*found, *_of_environment(settings, environment), *_of_files(settings)]
+    settings, wrong = Settings.read(environment)
+    return [*wrong.values(), *_of_environment(settings, environment), *_of_files(settings, wrong)]
 
 
 def _of_environment(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(set(environment) - VARIABLES - INTERNAL_VARIABLES):
         if name.startswith("MLTRADING_"):
-            near = difflib.get_close_matches(name, sorted(VARIABLES), 1)
-            meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(VARIABLES))}"
+            known = {variable.removeprefix("MLTRADING_"): variable for variable in sorted(VARIABLES)}
+            near = difflib.get_close_matches(name.removeprefix("MLTRADING_"), known, 1)
+            meant = f"did you mean {known[near[0]]}?" if near else f"known are {', '.join(sorted(VARIABLES))}"
             yield f"{name}: no such setting, {meant}"
     try:
         conninfo_to_dict(settings.database_url or "")
-    except ProgrammingError:
+    except (ProgrammingError, UnicodeError):
         yield NOT_A_URL  # libpq's own words repeat the URL, password and all
     if settings.smtp_url is not None:
         try:
@@ -103,7 +104,7 @@ def _of_environment(settings: Settings, environment: Mapping[str, str]) -> Itera
             yield str(error)
 
 
-def _of_files(settings: Settings) -> list[str]:
+def _of_files(settings: Settings, wrong_variables: Container[str] = ()) -> list[str]:
     found: list[str] = []
 
     def read(action: Callable[[], _Content]) -> _Content | None:
@@ -115,21 +116,23 @@ def _of_files(settings: Settings) -> list[str]:
 
     deployments, wrong = read(lambda: read_yaml(settings.deployments_file, Deployments)) or (None, [])
     found.extend(wrong)
-    symbols = read(lambda: read_symbols_file(settings.symbols_file))
+    symbols, wrong = read(lambda: look_through_symbols_file(settings.symbols_file)) or ([], [])
+    found.extend(wrong)
     airflow, wrong = read(lambda: read_settings(DEFAULT_FILE)) or (None, [])
     found.extend(wrong)
     dags, wrong = _read_dags()
     found.extend(wrong)
     if deployments is not None:
         found.extend(f"{settings.deployments_file}: {text}" for text in _of_deployments(deployments))
-    if symbols is not None:
+    if "MLTRADING_SYMBOLS_PER_TASK" not in wrong_variables:
         found.extend(_number(settings, symbols))
-        if deployments is not None:
-            found.extend(_rules(partial(_duration, settings, symbols, deployments)))
+    if deployments is not None and "MLTRADING_YAHOO_REQUESTS_PER_SECOND" not in wrong_variables:
+        found.extend(_rules(partial(_duration, settings, symbols, deployments)))
     found.extend(_dag_ids(dags))
     if airflow is not None:
         found.extend(f"{DEFAULT_FILE}: {text}" for text in _rules(partial(_of_airflow, airflow, dags)))
-    read(available)
+    if read(available) == []:
+        found.append(f"{MIGRATIONS_FOLDER}: has no migration; restore it from the repository")
     found.extend(_statements())
     return found
 
@@ -147,9 +150,9 @@ def _rules(*rules: Callable[[], Iterator[str]]) -> Iterator[str]:
 def _of_deployments(deployments: Deployments) -> Iterator[str]:
     """What is wrong with values that are fine by themselves."""
     rules = (
-        _schedules, _features_follow, _gate_waits_for_the_collection, _gate_ends_before_the_next_tick,
-        _missing_run_before_the_gate_ends, _poke_before_the_gate_ends, _missing_after_final, _priorities,
-        _shown_once, _has_started,
+        _schedules, _has_ticks, _features_follow, _gate_waits_for_the_collection,
+        _gate_ends_before_the_next_tick, _missing_run_before_the_gate_ends, _poke_before_the_gate_ends,
+        _missing_after_final, _priorities, _shown_once, _has_started,
     )  # fmt: skip
     yield from _rules(*(partial(rule, deployments) for rule in rules))
     for dag_id in get_args(DagId):
@@ -164,11 +167,19 @@ def _schedules(deployments: Deployments) -> Iterator[str]:
 
 
 def _cron(name: str, schedule: ScheduleType) -> Iterator[str]:
-    if schedule.cron is not None and not croniter.is_valid(schedule.cron):
+    if schedule.cron is not None and not _is_cron(schedule.cron):
         yield (
             f"schedule_types.{name}.cron {schedule.cron!r} is no cron expression: give minute, hour, "
-            "day, month and weekday, such as 0 9-16 * * 1-5"
+            "day, month and weekday that come at some time, such as 0 9-16 * * 1-5"
         )
+
+
+def _is_cron(text: str) -> bool:
+    try:
+        croniter(text, _MONDAYS[0]).get_next(datetime)
+    except ValueError:  # there are days that never come too
+        return False
+    return True
 
 
 def _timezone(name: str, schedule: ScheduleType) -> Iterator[str]:
@@ -187,12 +198,24 @@ def _is_timezone(name: str) -> bool:
     return True
 
 
+def _has_ticks(deployments: Deployments) -> Iterator[str]:
+    """The gate counts the collection's ticks, so there must be some."""
+    if deployments.schedule(COLLECTION).cron is None and deployments.schedule(FEATURES).cron is not None:
+        yield (
+            f"deployments.{COLLECTION}.schedule_type {deployments.deployments[COLLECTION].schedule_type!r} "
+            "has no cron, and the features wait for its ticks: give it one that has"
+        )
+
+
 def _features_follow(deployments: Deployments) -> Iterator[str]:
     """Each collection is followed by one features run."""
-    collections, features = (_week(deployments.schedule(dag_id)) for dag_id in (COLLECTION, FEATURES))
+    schedules = [deployments.schedule(dag_id) for dag_id in (COLLECTION, FEATURES)]
+    if not all(_has_right_ticks(schedule) for schedule in schedules):
+        return
+    collections, features = map(_ticks, schedules)
     after = Counter(bisect_right(collections, tick) for tick in features)
     lonely = [tick for place, tick in enumerate(collections, start=1) if after[place] != 1]
-    if features and lonely:
+    if lonely:
         yield (
             f"deployments.{FEATURES} has not one tick after each of {COLLECTION}, as after "
             f"{lonely[0]:%a %H:%M}: give its schedule_type the same hours, some minutes later"
@@ -205,7 +228,8 @@ def _over_in_time(deployments: Deployments, dag_id: DagId) -> Iterator[str]:
     if deployments.sla(dag_id) >= gap:
         yield (
             f"deployments.{dag_id}.expected_runtime_minutes: its limit of "
-            f"{_minutes(deployments.sla(dag_id))} minutes is no less than {_minutes(gap)} between two ticks"
+            f"{_minutes(deployments.sla(dag_id))} minutes is no less than {_minutes(gap)} between two ticks; "
+            "lower it, or alerts.sla_factor"
         )
 
 
@@ -220,19 +244,24 @@ def _gate_ends_before_the_next_tick(deployments: Deployments) -> Iterator[str]:
 
 def _gap(deployments: Deployments, dag_id: DagId) -> timedelta:
     """The shortest time between two of its ticks."""
-    ticks = pairwise(_week(deployments.schedule(dag_id)))
+    ticks = pairwise(_ticks(deployments.schedule(dag_id)))
     return min((later - earlier for earlier, later in ticks), default=timedelta(days=7))
 
 
-def _week(schedule: ScheduleType) -> list[datetime]:
-    """The ticks of a week, in the schedule's time zone; none where they cannot be told."""
-    if schedule.cron is None or not croniter.is_valid(schedule.cron) or not _is_timezone(schedule.timezone):
-        return []
-    start = _MONDAY.replace(tzinfo=ZoneInfo(schedule.timezone))
-    ticks = croniter(schedule.cron, start - timedelta(seconds=1))
+def _has_right_ticks(schedule: ScheduleType) -> bool:
+    return schedule.cron is not None and _is_cron(schedule.cron) and _is_timezone(schedule.timezone)
+
+
+def _ticks(schedule: ScheduleType) -> list[datetime]:
+    """The ticks of the weeks that are looked at, in the schedule's time zone; none where they are wrong."""
     found: list[datetime] = []
-    while (tick := ticks.get_next(datetime)) < start + timedelta(days=7) and len(found) < 7 * 24 * 60:
-        found.append(tick)
+    for monday in _MONDAYS if _has_right_ticks(schedule) else ():
+        start = monday.replace(tzinfo=ZoneInfo(schedule.timezone))
+        ticks = croniter(schedule.cron or "", start - timedelta(seconds=1))
+        of_week: list[datetime] = []
+        while (tick := ticks.get_next(datetime)) < start + timedelta(days=7) and len(of_week) < 7 * 24 * 60:
+            of_week.append(tick)
+        found += of_week
     return found
 
 
@@ -249,13 +278,20 @@ def _gate_waits_for_the_collection(deployments: Deployments) -> Iterator[str]:
 
 
 def _missing_run_before_the_gate_ends(deployments: Deployments) -> Iterator[str]:
-    if timedelta(minutes=deployments.pipeline.gate_missing_run_minutes) >= _timeout(deployments):
-        yield "pipeline.gate_missing_run_minutes must be less than gate_timeout_minutes"
+    missing_run = timedelta(minutes=deployments.pipeline.gate_missing_run_minutes)
+    if missing_run >= _timeout(deployments):
+        yield (
+            f"pipeline.gate_missing_run_minutes {_minutes(missing_run)} must be less than "
+            f"gate_timeout_minutes {_minutes(_timeout(deployments))}: lower it"
+        )
 
 
 def _poke_before_the_gate_ends(deployments: Deployments) -> Iterator[str]:
     if timedelta(seconds=deployments.pipeline.gate_poke_seconds) >= _timeout(deployments):
-        yield "pipeline.gate_poke_seconds must be less than gate_timeout_minutes"
+        yield (
+            f"pipeline.gate_poke_seconds {deployments.pipeline.gate_poke_seconds} must be less than the "
+            f"{_minutes(_timeout(deployments))} minutes of gate_timeout_minutes: lower it"
+        )
 
 
 def _missing_after_final(deployments: Deployments) -> Iterator[str]:
@@ -341,23 +377,31 @@ class _DagFile(NamedTuple):
 
 def _read_dags() -> tuple[list[_DagFile], list[str]]:
     """What the DAG files say, and their problems. Read as text: importing them would need Airflow."""
-    paths = sorted(DAGS_FOLDER.glob("*.py"))
     found, problems = [], []
-    for path in paths:
+    for path in sorted(DAGS_FOLDER.glob("*.py")):
         try:
-            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8-sig"))))
+        except OSError as error:
+            problems.append(f"{path}: cannot be read ({error.strerror}); restore it from the repository")
+            continue
         except UnicodeDecodeError:
             problems.append(f"{path}: is not UTF-8 text; save it as UTF-8")
             continue
         except SyntaxError as error:
             problems.append(f"{path}, line {error.lineno}: {error.msg}; correct it")
             continue
+        except (ValueError, RecursionError, MemoryError) as error:
+            problems.append(f"{path}: is no Python ({error or 'nested too deeply'}); correct it")
+            continue
         ids = [
             node.value.value
             for node in nodes
-            if isinstance(node, ast.Assign)
+            if isinstance(node, ast.Assign | ast.AnnAssign)
             and isinstance(node.value, ast.Constant)
-            and any(isinstance(target, ast.Name) and target.id == "DAG_ID" for target in node.targets)
+            and any(
+                isinstance(target, ast.Name) and target.id == "DAG_ID"
+                for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            )
         ]
         pools = {
             str(node.value.value)
@@ -371,14 +415,21 @@ def _read_dags() -> tuple[list[_DagFile], list[str]]:
 def _dag_ids(dags: list[_DagFile]) -> Iterator[str]:
     """The ids in deployments.yaml are those of DagId: each has its file, and each file is one of them."""
     known: tuple[str, ...] = get_args(DagId)
+    read = {dag.path.name for dag in dags}
     for dag in dags:
-        if dag.dag_id not in known:
+        if dag.dag_id is None:
+            yield f"{dag.path}: has no DAG_ID; add it, or move what is no DAG to include/"
+        elif dag.dag_id not in known:
             yield f"{dag.path}: DAG_ID {dag.dag_id!r} is not in deployments.yaml: {', '.join(known)}"
-        elif dag.path.name != _file_name(dag.dag_id):
-            yield f"{dag.path}: name it {_file_name(dag.dag_id)}, after its DAG"
+        elif dag.path.name != (own := _file_name(dag.dag_id)):
+            if (DAGS_FOLDER / own).exists():
+                yield f"{dag.path}: has the DAG_ID of {own}; correct it, or remove one of the files"
+            else:
+                yield f"{dag.path}: name it {own}, after its DAG"
     for missing in sorted(set(known) - {dag.dag_id for dag in dags}):
-        if not (DAGS_FOLDER / _file_name(missing)).exists():
-            yield f"{DAGS_FOLDER}: no file has the DAG {missing} of deployments.yaml; restore it"
+        name = _file_name(missing)
+        if name in read or not (DAGS_FOLDER / name).exists():  # or that it cannot be read has been told
+            yield f"{DAGS_FOLDER}: no file has the DAG {missing} of deployments.yaml; restore {name}"
 
 
 def _file_name(dag_id: str) -> str:
@@ -406,12 +457,11 @@ def _slots(airflow: AirflowSettings) -> Iterator[str]:
 
 
 def _connections(airflow: AirflowSettings) -> Iterator[str]:
-    missing = sorted(set(_CONNECTIONS) - {item.conn_id for item in airflow.connections})
     for conn_id, conn_type in readable(airflow.connections, lambda item: (item.conn_id, _type(item))):
-        needed = _CONNECTIONS.get(conn_id, conn_type)
-        if conn_type != needed:
+        needed = _CONNECTIONS.get(conn_id)
+        if conn_type and needed and conn_type != needed:
             yield f"connection {conn_id} has the type {conn_type}, the code needs {needed}"
-    for conn_id in missing:
+    for conn_id in sorted(set(_CONNECTIONS) - {item.conn_id for item in airflow.connections}):
         yield f"connection {conn_id} is missing: give it the type {_CONNECTIONS[conn_id]}"
 
 
@@ -433,12 +483,20 @@ def _statements() -> Iterator[str]:
             r"\b(?:query|_composed|_value)\([^)\"]*\"(\w+)\"", path.read_text(encoding="utf-8")
         )
     }
-    for name in sorted(named):
-        if not (SQL_FOLDER / f"{name}.sql").is_file():
-            yield f"{SQL_FOLDER / name}.sql is missing: restore it from the repository"
+    texts = {}
+    for name in sorted({*named, "roles"}):
+        path = SQL_FOLDER / f"{name}.sql"
+        try:
+            texts[name] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            how = "cannot be read as UTF-8 text" if path.exists() else "is missing"
+            yield f"{path} {how}: restore it from the repository"
+        else:
+            if not texts[name].strip():
+                yield f"{path} holds nothing: restore it from the repository"
     for name in ("upsert_features", "copy_features", "select_features"):
-        if (SQL_FOLDER / f"{name}.sql").is_file():
-            words = set(re.findall(r"\w+", query(name)))
+        if texts.get(name, "").strip():
+            words = set(re.findall(r"\w+", texts[name]))
             lacking = [column for column in COLUMNS if column not in words]
             if lacking:
-                yield f"{SQL_FOLDER / name}.sql lacks {', '.join(lacking)}"
+                yield f"{SQL_FOLDER / name}.sql lacks {', '.join(lacking)}: restore it from the repository"

@@ -30,16 +30,25 @@ class Migration(NamedTuple):
 def available(folder: Path = MIGRATIONS_FOLDER) -> list[Migration]:
     """The migrations that the program brings, by version.
 
-    Raises SchemaError for a file name that is not NNNN_name.sql, or a number used twice or left out.
+    Raises SchemaError for each file that cannot be read or has a name that is not NNNN_name.sql, one a line,
+    or for a number used twice or left out.
     """
-    migrations = []
+    migrations, problems = [], []
     for path in sorted(folder.glob("*.sql")):
         match = _FILE_NAME.fullmatch(path.name)
         if not match:
-            raise SchemaError(f"{path}: name it NNNN_what_it_does.sql")
-        content = path.read_bytes()
+            problems.append(f"{path}: name it NNNN_what_it_does.sql")
+            continue
+        try:
+            content = path.read_bytes()
+            statements = content.decode()
+        except (OSError, UnicodeDecodeError):
+            problems.append(f"{path}: cannot be read as UTF-8 text; restore it from the repository")
+            continue
         checksum = hashlib.sha256(content).hexdigest()
-        migrations.append(Migration(int(match[1]), path.stem, checksum, content.decode()))
+        migrations.append(Migration(int(match[1]), path.stem, checksum, statements))
+    if problems:
+        raise SchemaError("\n".join(problems))
     for expected, migration in enumerate(migrations, start=1):
         if migration.version != expected:
             raise SchemaError(
