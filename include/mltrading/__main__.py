@@ -197,6 +197,7 @@ def _collect(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _features(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.pipeline import check
     from include.mltrading.pipeline.batch import run_batch
     from include.mltrading.pipeline.features import FeatureComputation
     from include.mltrading.pipeline.run import Run
@@ -205,6 +206,8 @@ def _features(options: argparse.Namespace, settings: Settings) -> int:
     from include.mltrading.pipeline.task import feature_limits
 
     symbols = _symbols(options, settings)
+    if options.symbols is not None:
+        check.require_bars(settings, symbols)
     run = Run.from_command_line(None)
     work = FeatureComputation(settings, run, full=options.full, dry_run=options.dry_run)
     limits, concurrency = feature_limits(settings), min(2 * (os.cpu_count() or 1), _COMPUTATIONS)

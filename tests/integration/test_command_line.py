@@ -66,6 +66,9 @@ def test_from_an_empty_database_to_features(
     assert cli("check", "--recompute", "5", **environment).code == 0
     again = cli("features", "--symbols", "AAPL", **environment)
     assert again.out.splitlines()[-1].startswith("1 of 1 symbols served, 0 rows; run ")
+    one_line_error(
+        cli("features", "--symbols", "AAPL,NOPE,MSFT", **environment), 2, "no bar is stored of MSFT,NOPE"
+    )
 
 
 def test_a_failed_symbol_makes_exit_code_1_and_its_story_tells_why(

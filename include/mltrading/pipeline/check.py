@@ -54,6 +54,19 @@ def health(settings: Settings) -> dict[str, Any]:
     }
 
 
+def require_bars(settings: Settings, symbols: Sequence[str]) -> None:
+    """Raise UsageError with the symbols that have no final bar: there is nothing to compute from."""
+    with connect(settings) as connection:
+        require_current_schema(connection)
+        newest = connection.execute(query("newest_bars"), {"symbols": list(symbols)}).fetchall()
+    without = ",".join(symbol for symbol, timestamp, _ in newest if timestamp is None)
+    if without:
+        raise UsageError(
+            f"no bar is stored of {without}: correct the name, or first run "
+            f"`python -m include.mltrading collect --symbols {without} --period 1y`"
+        )
+
+
 def _last_tick() -> datetime:
     """The last full hour: what ended by then, the hourly collection can have brought."""
     return datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
