@@ -21,6 +21,7 @@ import psycopg
 import pytest
 import requests
 from compose_files import copy_into_the_image, env_file, interpolated, services
+from left_behind import left_behind
 from mail_catcher import MailCatcher
 from redis_server import needs_redis
 from running_installation import SYMBOLS
@@ -117,6 +118,7 @@ def composition(tmp_path_factory: pytest.TempPathFactory, mails: MailCatcher) ->
             # What the image and the container bring.
             "PATH": f"{Path(sys.executable).parent}:{postgres.bin}:{os.defpath}",
             "HOME": str(folder),
+            "TMPDIR": str(folder),
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(image),
             "AIRFLOW_HOME": str(image),
@@ -144,6 +146,8 @@ def composition(tmp_path_factory: pytest.TempPathFactory, mails: MailCatcher) ->
         }
         stack.environment = dict(environment)
         yield Composition(image, variables, addresses, environment, stack)
+    # Each service is ended by the signal that Docker gives its first process.
+    assert left_behind(f"127.0.0.1:{queue}") == []
 
 
 def make_databases(postgres: EmbeddedPostgres, variables: Mapping[str, str]) -> None:
