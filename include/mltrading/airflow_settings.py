@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
 from include.mltrading.settings import PROJECT_ROOT
-from include.mltrading.yaml_file import Section, load_yaml, read_yaml, readable
+from include.mltrading.yaml_file import Section, load_yaml, more_than_once, read_yaml, readable
 
 DEFAULT_FILE = PROJECT_ROOT / "airflow_settings.yaml"
 
@@ -100,8 +99,7 @@ class AirflowSettings(_Section):
     def contradictions(self) -> Iterator[str]:
         """Names are unique."""
         for kind, key in ("connections", "conn_id"), ("pools", "pool_name"), ("variables", "variable_name"):
-            names = Counter(readable(getattr(self, kind, []), attrgetter(key)))
-            for name in [name for name, count in names.items() if count > 1]:
+            for name in more_than_once(readable(getattr(self, kind, []), attrgetter(key))):
                 yield f"{kind.removesuffix('s')} {name} stands there more than once"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,11 @@ def readable(items: Iterable[_Item], read: Callable[[_Item], _Value]) -> Iterato
     for item in items:
         with suppress(WrongValueError):
             yield read(item)
+
+
+def more_than_once(items: Iterable[_Item]) -> list[_Item]:
+    """The items that stand there more than once, each once."""
+    return [item for item, count in Counter(items).items() if count > 1]
 
 
 class _Loader(_SafeLoader):  # type: ignore[misc]

@@ -105,6 +105,15 @@ def test_a_contradiction_in_the_deployments_is_named(
     assert "deployments.yaml" in problem
 
 
+def test_a_dag_that_only_people_start_may_take_more_than_a_week(with_deployments: Write) -> None:
+    def change(changed: dict[str, Any]) -> None:
+        changed["deployments"]["complete-data-and-features-ondemand"].update(
+            expected_runtime_minutes=7000, alert_threshold_hours=200
+        )
+
+    assert with_deployments(change) == []
+
+
 @pytest.fixture
 def with_airflow_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """The problems of the shipped airflow_settings.yaml after a change."""

@@ -12,10 +12,10 @@ import os
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar, get_args
@@ -43,7 +43,7 @@ from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import NOT_A_URL
 from include.mltrading.store.migrations import MIGRATIONS_FOLDER, available
 from include.mltrading.store.queries import SQL_FOLDER
-from include.mltrading.yaml_file import WrongValueError, read_yaml, readable
+from include.mltrading.yaml_file import WrongValueError, more_than_once, read_yaml, readable
 
 COLLECTION: DagId = "yahoo-production-data-collection"
 FEATURES: DagId = "feature-engineering-production-subprocess"
@@ -209,10 +209,7 @@ def _has_ticks(deployments: Deployments) -> Iterator[str]:
 
 def _features_follow(deployments: Deployments) -> Iterator[str]:
     """Each collection is followed by one features run."""
-    schedules = [deployments.schedule(dag_id) for dag_id in (COLLECTION, FEATURES)]
-    if not all(_has_right_ticks(schedule) for schedule in schedules):
-        return
-    collections, features = map(_ticks, schedules)
+    collections, features = (_ticks(deployments.schedule(dag_id)) for dag_id in (COLLECTION, FEATURES))
     after = Counter(bisect_right(collections, tick) for tick in features)
     lonely = [tick for place, tick in enumerate(collections, start=1) if after[place] != 1]
     if lonely:
@@ -243,21 +240,23 @@ def _gate_ends_before_the_next_tick(deployments: Deployments) -> Iterator[str]:
 
 
 def _gap(deployments: Deployments, dag_id: DagId) -> timedelta:
-    """The shortest time between two of its ticks."""
+    """The shortest time between two of its ticks; a week, where they are further apart."""
     ticks = pairwise(_ticks(deployments.schedule(dag_id)))
-    return min((later - earlier for earlier, later in ticks), default=timedelta(days=7))
+    return min([timedelta(days=7), *(later - earlier for earlier, later in ticks)])
 
 
-def _has_right_ticks(schedule: ScheduleType) -> bool:
-    return schedule.cron is not None and _is_cron(schedule.cron) and _is_timezone(schedule.timezone)
-
-
+@cache
 def _ticks(schedule: ScheduleType) -> list[datetime]:
-    """The ticks of the weeks that are looked at, in the schedule's time zone; none where they are wrong."""
+    """The ticks of the weeks that are looked at, in the schedule's time zone.
+
+    Raises WrongValueError where there are none to be told: without a cron, or with a wrong one or time zone.
+    """
+    if schedule.cron is None or not _is_cron(schedule.cron) or not _is_timezone(schedule.timezone):
+        raise WrongValueError
     found: list[datetime] = []
-    for monday in _MONDAYS if _has_right_ticks(schedule) else ():
+    for monday in _MONDAYS:
         start = monday.replace(tzinfo=ZoneInfo(schedule.timezone))
-        ticks = croniter(schedule.cron or "", start - timedelta(seconds=1))
+        ticks = croniter(schedule.cron, start - timedelta(seconds=1))
         of_week: list[datetime] = []
         while (tick := ticks.get_next(datetime)) < start + timedelta(days=7) and len(of_week) < 7 * 24 * 60:
             of_week.append(tick)
@@ -314,12 +313,12 @@ def _late_before_stale(deployments: Deployments, dag_id: DagId) -> Iterator[str]
 
 def _priorities(deployments: Deployments) -> Iterator[str]:
     priorities = readable(deployments.deployments.values(), lambda deployment: deployment.priority)
-    for priority in _repeated(priorities):
+    for priority in more_than_once(priorities):
         yield f"deployments: priority {priority} stands more than once; it orders who goes first"
 
 
 def _shown_once(deployments: Deployments) -> Iterator[str]:
-    for dag_id in _repeated(deployments.dashboard.primary_deployments):
+    for dag_id in more_than_once(deployments.dashboard.primary_deployments):
         yield f"dashboard.primary_deployments: {dag_id} stands there more than once"
 
 
@@ -327,10 +326,6 @@ def _has_started(deployments: Deployments) -> Iterator[str]:
     start_date = deployments.pipeline.start_date
     if start_date > datetime.now(UTC).date():
         yield f"pipeline.start_date {start_date} lies in the future: nothing runs before it"
-
-
-def _repeated(items: Iterable[_Content]) -> list[_Content]:
-    return [item for item, count in Counter(items).items() if count > 1]
 
 
 def _minutes(duration: timedelta) -> str:
