@@ -2,10 +2,9 @@
 SELECT
     refused.payload_hash, refused.payload, refused.reason, refused.released_at,
     EXISTS (
-        SELECT FROM corporate_actions AS action
-        WHERE action.symbol = refused.symbol AND action.kind = 'split'
-            AND action.restated_at > refused.first_seen
-            AND action.ex_date > (refused.timestamp AT TIME ZONE 'America/New_York')::date
+        SELECT FROM restatements AS restated
+        WHERE restated.symbol = refused.symbol AND restated.restated_at > refused.first_seen
+            AND restated.ex_date > (refused.timestamp AT TIME ZONE 'America/New_York')::date
     ) AS outdated
 FROM quarantined_bars AS refused
 WHERE refused.symbol = %(symbol)s AND refused.timestamp = %(timestamp)s

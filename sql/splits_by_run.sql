@@ -1,4 +1,3 @@
-SELECT symbol, ex_date, value, coalesce(bars_restated, 0) FROM corporate_actions
-WHERE kind = 'split' AND correlation_id = %(correlation_id)s AND symbol = ANY (%(symbols)s)
-    AND bars_restated > 0
-ORDER BY symbol, ex_date
+SELECT symbol, ex_date, ratio, bars, reason FROM restatements
+WHERE correlation_id = %(correlation_id)s AND symbol = ANY (%(symbols)s) AND bars > 0
+ORDER BY symbol, id

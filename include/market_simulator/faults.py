@@ -76,11 +76,13 @@ def split(
     restated: bool = True,
     announced: bool = True,
     early: bool = False,
+    times: int = 1,
+    except_day: str = "",
 ) -> Series:
     """A split on `ex_date`, from whose open on the symbol trades on the new basis.
 
-    restated: earlier bars are on the new basis too, with `early` already before that open. announced: the
-    event is told once it has happened.
+    restated: earlier bars are on the new basis too, with `early` already before that open; so many `times`
+    over, and not those of `except_day`. announced: the event is told once it has happened.
     """
     day = _day(ex_date)
     if ratio <= 0:
@@ -89,9 +91,16 @@ def split(
     happened = bool(sessions(midnight, series.now))
     if not (happened or early):
         return series
-    bars = tuple(
-        _rebased(bar, ratio) if bar.timestamp >= midnight or restated or early else bar for bar in series.bars
-    )
+    left_out = _day(except_day) if except_day else None
+
+    def seen(bar: Bar) -> Bar:
+        if bar.timestamp >= midnight:
+            return _rebased(bar, ratio)
+        if not (restated or early) or _date(bar) == left_out:
+            return bar
+        return _rebased(bar, ratio**times)
+
+    bars = tuple(seen(bar) for bar in series.bars)
     splits = (*series.splits, (day, ratio)) if happened and announced else series.splits
     return replace(series, bars=bars, splits=splits)
 

@@ -180,8 +180,7 @@ def revise_the_first_bar(settings: Settings, symbol: str) -> None:
 def split_four_for_one(settings: Settings, symbol: str) -> None:
     split = Split((NOW - timedelta(days=20)).date(), 4.0)
     with connect(settings) as connection, connection.transaction():
-        restated = market_data.restate(connection, symbol, split)
-        market_data.record_split(connection, symbol, Found(split, "event"), restated, correlation_id="s")
+        market_data.record_split(connection, symbol, Found(split, "event", divide=4.0), correlation_id="s")
 
 
 @pytest.mark.parametrize(

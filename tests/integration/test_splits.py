@@ -169,8 +169,8 @@ def test_a_correction_of_one_bar_is_no_split(
 
 
 STEPS: list[tuple[Any, str]] = [
-    (market_data, "restate"), (market_data, "record_split"), (market_data, "retract_bars"),
-    (market_data, "upsert_bars"), (market_data, "quarantine"), (market_data, "upsert_actions"),
+    (market_data, "record_split"), (market_data, "retract_bars"), (market_data, "upsert_bars"),
+    (market_data, "quarantine"), (market_data, "record_dividends"),
     (ledger, "finish"),
 ]  # fmt: skip
 

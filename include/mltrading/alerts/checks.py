@@ -26,8 +26,9 @@ from include.mltrading.errors import (
 )
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import bars_of, is_trading_time, last_sessions, market_time_ago
+from include.mltrading.market.splits import TAKEN_BACK
 from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.pipeline.quality import Quality, missing_bars
+from include.mltrading.pipeline.quality import Quality, UndecidedSplit, missing_bars
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Outcome
 from include.mltrading.pipeline.steps import COLLECT
@@ -109,16 +110,24 @@ def _of_quality(
         open_alert(connection, alert, deployments.alerts)
     for split in quality.splits:
         details = Details(
-            "Nothing, if the split is true (look at the company's news): history stands on the new basis.",
+            "Nothing, if that is true (look at the company's news): history stands on one basis.",
             [("Symbol", split.symbol), ("Split", f"{split.ratio:g} for 1 on {split.ex_date}"),
-             ("Bars restated", str(split.bars)), ("Run", run.run_id)],
+             ("Seen by", split.reason), ("Bars restated", str(split.bars)), ("Run", run.run_id)],
         )  # fmt: skip
+        taken_back = split.reason == TAKEN_BACK
         alert = Alert(
-            f"split_applied:{split.symbol}:{split.ex_date}", "split_applied",
-            f"{split.symbol} split {split.ratio:g} for 1, {split.bars} bars restated",
+            f"split_applied:{split.symbol}:{split.ex_date}{':back' if taken_back else ''}", "split_applied",
+            f"{split.symbol} split {TAKEN_BACK if taken_back else f'{split.ratio:g} for 1'}, "
+            f"{split.bars} bars restated",
             details, run.dag_id, run.run_id,
         )  # fmt: skip
         open_alert(connection, alert, deployments.alerts)
+    undecided: dict[str, Alert | None] = {
+        f"split_undecided:{split.symbol}:{split.ex_date}": _undecided(split, run)
+        for split in quality.undecided
+    }
+    over = {item.key: None for item in open_alerts(connection, ["split_undecided"])}
+    report(connection, over | undecided, deployments.alerts)
     if run.is_live():
         late_from = run.window_end - timedelta(
             minutes=deployments.alerts.thresholds.missing_bars_after_minutes
@@ -141,6 +150,23 @@ def _of_quality(
             details, run.dag_id, run.run_id,
         )  # fmt: skip
         report(connection, {"bars_missing": alert if missing else None}, deployments.alerts)
+
+
+def _undecided(split: UndecidedSplit, run: Run) -> Alert:
+    details = Details(
+        "Compare the prices around the ex-date with another source. Once Yahoo serves them without a jump, "
+        f"`python -m include.mltrading reload --symbols {split.symbol}` puts them in place.",
+        [
+            ("Symbol", split.symbol),
+            ("Split", f"{split.ratio:g} for 1 on {split.ex_date}"),
+            ("Run", run.run_id),
+        ],
+    )
+    return Alert(
+        f"split_undecided:{split.symbol}:{split.ex_date}", "split_undecided",
+        f"{split.symbol}: on which side of its split of {split.ratio:g} for 1 bars stand cannot be told",
+        details, run.dag_id, run.run_id,
+    )  # fmt: skip
 
 
 def _timeouts(deployments: Deployments, run: Run, step: str, slow: list[str], total: int) -> Alert | None:

@@ -103,6 +103,11 @@ _SAMPLES: dict[Kind, tuple[str, Details]] = {
         Details("Nothing, if the split is true: history stands on the new basis.",
                 [("Symbol", "MSFT"), ("Split", "4 for 1 on 2026-01-16"), ("Bars restated", "1735")]),
     ),
+    "split_undecided": (
+        "MMM: on which side of its split of 1.196 for 1 bars stand cannot be told",
+        Details("Compare the prices around the ex-date with another source.",
+                [("Symbol", "MMM"), ("Split", "1.196 for 1 on 2026-01-16")]),
+    ),
     "timeouts_high": (
         "14 of 114 symbols took too long (compute_features)",
         Details("Look at the machine's load and at the database's.", [("Tolerated", "10%")],

@@ -1,64 +1,117 @@
-"""On which split basis a vendor's reply and the stored bars stand, and how both come to the same one.
+"""How a vendor's reply and the stored bars come to one split basis, and what goes on record for it.
 
-The vendor restates history before the open of the ex-date, days later, or never, and does not always
-announce it. So the prices decide: the bars that reply and table share, and the jump at the ex-date.
+The vendor restates history before the open of the ex-date, days later, in part, twice, or never, tells of it
+late or wrongly, and takes it back. So the prices decide (see `basis`): after `reconcile`, reply and table run
+on across every ex-date, and the record says by what the stored bars before each of them were divided.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from fractions import Fraction
 from statistics import median
 
 from include.mltrading.errors import MalformedReplyError
+from include.mltrading.market import basis
 from include.mltrading.market.bars import Bar
-from include.mltrading.market.calendar import new_york_date, sessions_between
-from include.mltrading.market.yahoo import Split
+from include.mltrading.market.basis import NEARBY, SAME, Known, Reading, Run, State
+from include.mltrading.market.calendar import sessions_between
+from include.mltrading.market.yahoo import Dividend, Split
 
-EVENT, RATIO = "event", "ratio"
+EVENT, RATIO, TAKEN_BACK = "event", "ratio", "taken back"
 
-_SAME = math.log(1.02)  # bars of one hour that differ by less are on the same basis
 _EXACT = math.log(1.005)  # a split moves every bar by the same ratio
-_SMALLEST_SEEN = math.log(1.2)  # a smaller split cannot be told from a night's move
-_VENDOR_ERROR = math.log(49)  # unannounced: a factor of 100 is a wrong unit, not a split
+_UNUSUAL = math.log(49)  # unannounced, it may be a wrong unit (a factor of 100): sessions must confirm it
+_CONFIRMING_SESSIONS = 3
 _CONVINCING = 10  # bars that show an odd ratio, such as a spin-off's
 _ENOUGH = 3  # bars that show a usual one
-_SAME_SPLIT_DAYS = 10  # so far may the announced date be from the one that the prices showed
+_FAR = math.log(1.3)  # no correction of a single bar moves all its prices so far
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A split on record. applied: by what the stored bars before it were divided for it; 1: by nothing.
+
+    decided: the stored bars are known to stand on the basis after it.
+    """
+
+    split: Split
+    applied: float
+    decided: bool
 
 
 @dataclass(frozen=True)
 class Found:
-    """A split that the data has shown. evidence: EVENT or RATIO. replaces: its earlier, guessed ex-date."""
+    """What a reply has shown of a split, for the record.
+
+    divide: by what the stored bars before `before` (None: its ex-date) are to be divided now (1: they stay).
+    evidence: EVENT or RATIO. decided: False where the prices cannot tell yet. replaces: another ex-date under
+    which it is on record. ended: it was none, and goes from the record.
+    """
 
     split: Split
     evidence: str
+    divide: float = 1.0
+    decided: bool = True
     replaces: date | None = None
+    ended: bool = False
+    before: date | None = None
 
 
 @dataclass(frozen=True)
 class Adjustment:
     """What brings reply and table to today's basis.
 
-    reply: splits by which the reply's earlier bars must be divided. stored: the same for the table's.
-    found: the splits that are certain now, for the record.
+    reply: (start, factor): from that instant on the reply's prices are to be divided by the factor, up to the
+    next start; None: those bars stand on no basis that splits explain, and the table's are kept. found: what
+    changes on record and in the table.
     """
 
-    reply: list[Split] = field(default_factory=list)
-    stored: list[Split] = field(default_factory=list)
+    reply: list[tuple[datetime, float | None]] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
 
+    @property
+    def moves_table(self) -> bool:
+        """Whether stored bars are to be restated."""
+        return any(found.divide != 1 for found in self.found)
 
-def rebased(bar: Bar, splits: Sequence[Split]) -> Bar:
-    """The bar on the basis after the splits that came later than it."""
-    day = new_york_date(bar.timestamp)
-    ratio = math.prod(split.ratio for split in splits if day < split.ex_date)
-    if ratio == 1:
+    def factor(self, instant: datetime) -> float | None:
+        """By what the reply's prices of that instant are to be divided; None: they are of no use."""
+        place = bisect_right(self.reply, instant, key=lambda part: part[0]) - 1
+        return self.reply[place][1] if place >= 0 else 1.0
+
+    def rebased(self, bars: Sequence[tuple[Bar, bool]]) -> list[tuple[Bar, bool]]:
+        """The reply's bars, each with whether it is final, on today's basis; useless ones left out."""
+        with_factors = [(bar, final, self.factor(bar.timestamp)) for bar, final in bars]
+        return [(divided(bar, factor), final) for bar, final, factor in with_factors if factor is not None]
+
+    def amount(self, dividend: Dividend, stored: float | None) -> float:
+        """The dividend a share on today's basis. stored: what the restated record holds for the day."""
+        factor = self.factor(dividend_instant(dividend.ex_date)) or 1.0
+        # The vendor may have restated dividends and bars at different times.
+        if stored is not None and math.isclose(dividend.amount, stored, rel_tol=0.01):
+            return dividend.amount
+        return dividend.amount / factor
+
+
+def dividend_instant(day: date) -> datetime:
+    """When a dividend's ex-date opens, or would."""
+    sessions = sessions_between(day, day + timedelta(days=10))
+    return sessions[0].open
+
+
+def divided(bar: Bar, factor: float) -> Bar:
+    """The bar with its prices divided, and its volume multiplied, by the factor."""
+    if factor == 1:
         return bar
-    prices = (bar.open / ratio, bar.high / ratio, bar.low / ratio, bar.close / ratio)
-    return Bar(bar.timestamp, *prices, round(bar.volume * ratio) if math.isfinite(bar.volume) else bar.volume)
+    prices = (bar.open / factor, bar.high / factor, bar.low / factor, bar.close / factor)
+    return Bar(
+        bar.timestamp, *prices, round(bar.volume * factor) if math.isfinite(bar.volume) else bar.volume
+    )
 
 
 def reconcile(
@@ -66,146 +119,153 @@ def reconcile(
     reply: Sequence[Bar],
     stored: Mapping[datetime, Bar],
     events: Sequence[Split],
-    recorded: Sequence[Split],
+    recorded: Sequence[Recorded],
+    span: tuple[date, date] | None = None,
 ) -> Adjustment:
     """Find out what brings reply and table to one basis.
 
-    reply: well-formed final bars, oldest first. stored: final bars of the reply's span and some before.
-    events: what the reply announces. recorded: splits that the table is known to stand on already.
-    Raises MalformedReplyError when the two disagree in a way that no split explains.
+    reply: well-formed bars, oldest first, the running one too. stored: final bars of the reply's span and
+    some around it. events: what the reply announces. recorded: what the record holds. span: the first and the
+    last day whose events the reply would tell. Raises MalformedReplyError when the two disagree in a way that
+    no split explains.
     """
-    found = _announced(events, recorded)
-    replaced = {item.replaces for item in found}
-    known = {split.ex_date: split for split in recorded if split.ex_date not in replaced}
-    done = set(known) | {item.split.ex_date for item in found if item.replaces is not None}
-    known.update({item.split.ex_date: item.split for item in found})
-    adjustment = Adjustment()
-    undecided = set()
-    for split in sorted(known.values(), key=lambda split: split.ex_date, reverse=True):
-        if not _place(split, split.ex_date in done, reply, stored, adjustment):
-            undecided.add(split.ex_date)
-    adjustment.found.extend(item for item in found if item.split.ex_date not in undecided)
-    _place_unannounced(symbol, reply, stored, adjustment)
-    return adjustment
-
-
-def _announced(events: Sequence[Split], recorded: Sequence[Split]) -> list[Found]:
-    dates = {split.ex_date for split in recorded}
-    found = []
-    for event in events:
-        guesses = [
-            split.ex_date
-            for split in recorded
-            if event.ex_date not in dates
-            and abs(math.log(split.ratio / event.ratio)) < _SAME
-            and abs(split.ex_date - event.ex_date) <= timedelta(days=_SAME_SPLIT_DAYS)
-        ]
-        found.append(Found(event, EVENT, guesses[0] if guesses else None))
-    return found
-
-
-def _place(
-    split: Split, is_done: bool, reply: Sequence[Bar], stored: Mapping[datetime, Bar], adjustment: Adjustment
-) -> bool:
-    """Decide whether reply and table stand on the basis after `split`; False where nothing can be told."""
-    day, size = split.ex_date, math.log(split.ratio)
-    earlier = [bar for bar in reply if new_york_date(bar.timestamp) < day]
-    ratios = [
-        ratio for bar, ratio in _overlap(reply, stored, adjustment) if new_york_date(bar.timestamp) < day
+    if not reply:
+        return Adjustment()
+    known = _known(events, recorded)
+    reading = basis.read(reply, stored, known)
+    found = [
+        item for index, split in enumerate(known) if (item := _found(index, split, reading, span)) is not None
     ]
-    if ratios:
-        shift = median(ratios[-7:])
-        if abs(shift - size) < min(_SAME, abs(size) / 3):  # the table has been restated, this reply was not
-            adjustment.reply.append(split)
-            return True
-        if abs(shift + size) < min(_SAME, abs(size) / 3):  # the other way round
-            adjustment.stored.append(split)
-            return True
-    if is_done and (ratios or not earlier):
-        return True
-    # Both on the same basis, or nothing to compare: the night before the ex-date tells which.
-    after = next((bar for bar in reply if new_york_date(bar.timestamp) >= day), None)
-    if after is None and is_done and earlier:
-        after = min((bar for bar in stored.values() if bar > earlier[-1]), default=None)
-    if after is None:
-        return False
-    if earlier:
-        unrestated = _jumps(earlier[-1].close, after.open, size)
-        if unrestated:
-            adjustment.reply.append(split)
-            if ratios:
-                adjustment.stored.append(split)
-        if ratios:
-            return True
-    before = [bar for start, bar in sorted(stored.items()) if new_york_date(start) < day]
-    if before and not is_done:
-        last = rebased(before[-1], adjustment.stored)
-        if _jumps(last.close, after.open, size):
-            adjustment.stored.append(split)
-    return True
+    found += _unexplained(symbol, reading)
+    parts: list[tuple[datetime, float | None]] = []
+    for run, state in zip(reading.runs, reading.states, strict=True):
+        # Twelve digits: the logarithms' last bits are noise, and would round volumes the other way.
+        factor = float(f"{math.exp(state.reply):.12g}") if state.reply_is_known else None
+        if run.reply and (not parts or parts[-1][1] != factor):
+            parts.append((run.start, factor))
+    return Adjustment([] if parts == [(parts[0][0], 1.0)] else parts, found)
 
 
-def _jumps(before: float, after: float, size: float) -> bool:
-    """Whether a price falls by about the split's size rather than hardly at all."""
-    if abs(size) < _SMALLEST_SEEN:
-        return False
-    move = math.log(after / before)
-    return abs(move + size) < abs(move)
-
-
-def _place_unannounced(
-    symbol: str, reply: Sequence[Bar], stored: Mapping[datetime, Bar], adjustment: Adjustment
-) -> None:
-    """A ratio between reply and table that no known split explains is a split, or the reply is wrong."""
-    overlap = _overlap(reply, stored, adjustment)
-    if not overlap:
-        return
-    shift = median(ratio for _, ratio in overlap[:7])
-    if abs(shift) >= _SAME:
-        shifted = 0
-        while shifted < len(overlap) and abs(overlap[shifted][1] - shift) < _EXACT:
-            shifted += 1
-        rest = [ratio for _, ratio in overlap[shifted:]]
-        is_step = shifted > 0 and (not rest or abs(median(rest)) < _SAME)
-        usual = abs(shift + math.log(_usual_ratio(-shift))) < _EXACT / 2
-        convincing = (usual and shifted >= min(_ENOUGH, len(overlap))) or shifted >= _CONVINCING
-        if is_step and convincing and abs(shift) < _VENDOR_ERROR:
-            day = (
-                new_york_date(overlap[shifted][0].timestamp)
-                if rest
-                else _next_session(new_york_date(overlap[-1][0].timestamp))
+def _known(events: Sequence[Split], recorded: Sequence[Recorded]) -> list[Known]:
+    """Every split that is announced or on record, oldest first."""
+    left = {item.split.ex_date: item for item in recorded}
+    known: list[Known] = []
+    for event in events:
+        if event.ex_date in {split.ex_date for split in known}:
+            continue
+        held = left.pop(event.ex_date, None) or _guessed(event, left.values(), events)
+        if held is None:
+            known.append(Known(event.ex_date, event.ratio))
+        else:
+            left.pop(held.split.ex_date, None)
+            guessed = held.split.ex_date if held.split.ex_date != event.ex_date else None
+            known.append(
+                Known(event.ex_date, event.ratio, held.split.ratio, held.applied, held.decided, guessed)
             )
-            split = Split(day, _usual_ratio(-shift) if usual else math.exp(-shift))
-            adjustment.stored.append(split)
-            # Several splits since the last stored bar show as one step; the record keeps what was announced.
-            if day not in {item.split.ex_date for item in adjustment.found}:
-                adjustment.found.append(Found(split, RATIO))
-            return
-    apart = [ratio for _, ratio in overlap if abs(ratio) >= _SAME]
-    if len(apart) > len(overlap) / 2 and (len(overlap) >= _ENOUGH or abs(shift) >= _VENDOR_ERROR):
+    known += [Known(day, None, held.split.ratio, held.applied, held.decided) for day, held in left.items()]
+    return sorted(known, key=lambda split: split.ex_date)
+
+
+def _guessed(event: Split, recorded: Iterable[Recorded], events: Sequence[Split]) -> Recorded | None:
+    """The split that is on record under another ex-date than the one that is announced for it."""
+    announced = {other.ex_date for other in events}
+    for item in recorded:
+        if (
+            item.split.ex_date not in announced
+            and abs(math.log(item.split.ratio / event.ratio)) < SAME
+            and abs(item.split.ex_date - event.ex_date) <= NEARBY
+        ):
+            return item
+    return None
+
+
+def _found(
+    index: int,
+    split: Known,
+    reading: Reading,
+    span: tuple[date, date] | None,
+) -> Found | None:
+    """What changes on record for a known split; None where nothing does."""
+    choice = reading.choices[index]
+    newest = reading.runs[-1].day
+    if split.ex_date > newest and choice.applied == split.applied:
+        return None  # nothing has been traded after it
+    divide = choice.applied / split.applied
+    ratio = choice.applied if choice.applied != 1 else split.ratio
+    evidence = EVENT if split.announced and math.isclose(ratio, split.announced) else RATIO
+    withdrawn = split.announced is None and (
+        (split.applied != 1 and choice.applied == 1)
+        or (choice.applied == 1 and span is not None and span[0] <= split.ex_date <= min(span[1], newest))
+    )
+    if withdrawn:
+        gone = Split(split.ex_date, split.ratio)
+        return Found(gone, RATIO, divide, decided=False, ended=True, before=choice.since)
+    decided = split.ex_date not in reading.undecided and not (
+        choice.applied == 1
+        and (split.applied != 1 or (choice.jump is not None and _is_odd(choice.jump, split)))
+    )
+    ex_date, replaces = split.ex_date, split.guessed
+    if choice.since is not None and choice.applied != 1:
+        ex_date, replaces = choice.since, split.ex_date
+    if split.announced is None and divide == 1 and decided == split.decided:
+        return None
+    return Found(
+        Split(ex_date, ratio), evidence, divide, decided or (split.decided and divide == 1), replaces
+    )
+
+
+def _is_odd(jump: float, split: Known) -> bool:
+    """Whether the reply's jump is another than that of a split which it has not restated."""
+    return all(abs(jump - size) >= SAME for size in split.sizes)
+
+
+def _unexplained(symbol: str, reading: Reading) -> list[Found]:
+    """The split that only a ratio between reply and table shows, if one does.
+
+    Raises MalformedReplyError when there is a ratio and no split explains it.
+    """
+    pairs = list(zip(reading.runs, reading.states, strict=True))
+    shared = [(run, state) for run, state in pairs if run.shared]
+    total = sum(run.shared for run, _ in shared)
+    apart = [
+        (run.shared, state.reply - state.table)
+        for run, state in shared
+        if not (state.reply_is_known and state.table_is_known)
+    ]
+    if not apart:
+        return []
+    # What reaches back to the oldest shared bars: a stretch between two others is a revision of its bars.
+    stretch: list[tuple[Run, State]] = []
+    for run, state in shared:
+        if state.table_is_known or (stretch and abs(state.table - stretch[0][1].table) >= SAME):
+            break
+        stretch.append((run, state))
+    bars = sum(run.shared for run, _ in stretch)
+    if stretch:
+        size = stretch[-1][1].table - stretch[-1][1].known_table
+        usual = abs(size - math.log(_usual_ratio(size))) < _EXACT / 2
+        place = reading.runs.index(stretch[-1][0]) + 1
+        newer = [run for run in reading.runs[place:] if run.reply]
+        confirmed = len({run.day for run in newer}) >= _CONFIRMING_SESSIONS
+        convincing = (usual and bars >= min(_ENOUGH, total)) or bars >= _CONVINCING
+        if convincing and (abs(size) < _UNUSUAL or confirmed):
+            day = newer[0].day if newer else _next_session(stretch[-1][0].day)
+            ratio = _usual_ratio(size) if usual else math.exp(size)
+            return [Found(Split(day, ratio), RATIO, ratio)]
+    count = sum(number for number, _ in apart)
+    far = median(abs(size) for _, size in apart)
+    if count > total / 2 and (total >= _ENOUGH or far >= _FAR):
         raise MalformedReplyError(
-            f"{symbol}: {len(apart)} of {len(overlap)} bars differ from the stored ones by more than 2%, "
-            f"typically {math.exp(median(apart)):.3g} times, and no split explains it; nothing was stored: "
-            "compare with another source, the next run asks again"
+            f"{symbol}: {count} of {total} bars differ from the stored ones by more than 2%, typically "
+            f"{math.exp(median(size for _, size in apart)):.3g} times, and no split explains it; nothing was "
+            "stored: compare with another source, the next run asks again"
         )
-
-
-def _overlap(
-    reply: Sequence[Bar], stored: Mapping[datetime, Bar], adjustment: Adjustment
-) -> list[tuple[Bar, float]]:
-    """The bars that reply and table share, each with the logarithm of reply over table as adjusted so far."""
-    pairs = []
-    for bar in reply:
-        if bar.timestamp in stored:
-            ours = rebased(stored[bar.timestamp], adjustment.stored)
-            theirs = rebased(bar, adjustment.reply)
-            pairs.append((bar, median(math.log(a / b) for a, b in zip(theirs[1:5], ours[1:5], strict=True))))
-    return pairs
+    return []
 
 
 def _usual_ratio(size: float) -> float:
     """The ratio of small whole numbers nearest to exp(size): 4, 3/2, 1/10."""
-    ratio = math.exp(min(max(size, -5.0), 5.0))
+    ratio = math.exp(min(max(size, -8.0), 8.0))
     if ratio < 1:
         return float(1 / Fraction(1 / ratio).limit_denominator(4))
     return float(Fraction(ratio).limit_denominator(4))

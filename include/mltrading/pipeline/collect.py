@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from include.mltrading.errors import MLTradingError, NoBarsError, UsageError
 from include.mltrading.market.bars import Bar, RefusedBar, screen
-from include.mltrading.market.calendar import grid, sessions_between
-from include.mltrading.market.splits import Adjustment, rebased, reconcile
+from include.mltrading.market.calendar import grid, last_sessions, new_york_date, sessions_between
+from include.mltrading.market.splits import Adjustment, reconcile
 from include.mltrading.market.trust import judge, require_trading_hours
 from include.mltrading.market.yahoo import VendorReply
 from include.mltrading.pipeline.quality import missing_bars
@@ -75,7 +75,7 @@ class Collection:
                     adjustment = _reconciled(connection, reply, good, start, end)
                     oldest = market_data.oldest_bar(connection, symbol)
                     # History moves to a new basis: what the vendor serves of it is better than what we scale.
-                    if wide or not adjustment.stored or oldest is None or oldest >= start:
+                    if wide or not adjustment.moves_table or oldest is None or oldest >= start:
                         written = self._store(connection, reply, good, refused, adjustment, start)
                         ledger.finish(connection, self.run.attempt(COLLECT), symbol, begun, written.bars)
                         break
@@ -106,7 +106,13 @@ class Collection:
             sessions=HEALED_SESSIONS, finality_delay=self.finality_delay,
         )  # fmt: skip
         # One request serves any window, so asking for more costs nothing.
-        return min([start, *(sessions_between(hole.day, hole.day)[0].open for hole in holes[:1])])
+        starts = [start, *(sessions_between(hole.day, hole.day)[0].open for hole in holes[:1])]
+        undecided = market_data.undecided_split(connection, symbol)
+        healed = last_sessions(HEALED_SESSIONS, self.window.end)
+        if undecided is not None and undecided > healed[0].day:
+            # Whether the vendor has restated what came before it shows only in bars of before it.
+            starts.append(max(session.open for session in healed if session.day < undecided))
+        return min(starts)
 
     def _screened(
         self, connection: Connection, reply: VendorReply, start: datetime
@@ -150,20 +156,9 @@ class Collection:
         """Everything that the reply changes, in the caller's transaction and under the symbol's lock."""
         symbol, run_id = reply.symbol, self.run.correlation_id
         market_data.claim_source(connection, reply.source)
-        restated = {
-            split.ex_date: market_data.restate(connection, symbol, split) for split in adjustment.stored
-        }
-        for found in adjustment.found:
-            market_data.record_split(
-                connection, symbol, found, restated.get(found.split.ex_date, 0), correlation_id=run_id
-            )
-            if restated.get(found.split.ex_date):
-                log.warning(
-                    "%s: a split of %g for 1 on %s (%s): %d stored bars restated", symbol,
-                    found.split.ratio, found.split.ex_date, found.evidence, restated[found.split.ex_date],
-                )  # fmt: skip
+        restated = self._record_splits(connection, symbol, adjustment)
         judged = judge(
-            [(rebased(bar, adjustment.reply), is_final) for bar, is_final in good],
+            adjustment.rebased(good),
             market_data.final_bars(connection, symbol, start, self.window.end),
             market_data.released_bars(connection, symbol),
         )
@@ -174,17 +169,47 @@ class Collection:
         all_refused = refused + judged.refused
         market_data.quarantine(connection, symbol, all_refused, correlation_id=run_id)
         market_data.confirm_bars(connection, symbol, [bar.timestamp for bar, _ in judged.good])
-        market_data.upsert_actions(
-            connection,
-            symbol,
-            [(dividend.ex_date, "dividend", dividend.amount) for dividend in reply.dividends],
-        )
+        self._record_dividends(connection, reply, adjustment, start)
         for bar, reason in all_refused:
             log.warning(
                 "%s: the bar of %s was refused: %s", symbol, f"{bar.timestamp:%Y-%m-%d %H:%M}", reason
             )
-        changed = written.bars + retracted + sum(restated.values())
-        return market_data.Written(changed, written.revised)
+        return market_data.Written(written.bars + retracted + restated, written.revised)
+
+    def _record_splits(self, connection: Connection, symbol: str, adjustment: Adjustment) -> int:
+        """Restate what is stored and put on record what was found; returns how many bars were restated."""
+        restated = 0
+        for found in adjustment.found:
+            bars = market_data.record_split(connection, symbol, found, correlation_id=self.run.correlation_id)
+            split = found.split
+            if found.divide != 1:
+                log.warning(
+                    "%s: %s (%g for 1 on %s): %d stored bars divided by %g", symbol,
+                    "a split is taken back" if found.ended else f"a split, by {found.evidence}",
+                    split.ratio, split.ex_date, bars, found.divide,
+                )  # fmt: skip
+            elif not found.decided and not found.ended:
+                log.warning(
+                    "%s: whether its bars before %s stand on the basis after the split of %g for 1 cannot be "
+                    "told yet; they stay as they are", symbol, split.ex_date, split.ratio,
+                )  # fmt: skip
+            restated += bars
+        return restated
+
+    def _record_dividends(
+        self, connection: Connection, reply: VendorReply, adjustment: Adjustment, start: datetime
+    ) -> None:
+        """Within its window the reply's dividends are the truth: moved ones move, withdrawn ones go."""
+        stored = market_data.dividends(connection, reply.symbol)
+        amounts = {
+            dividend.ex_date: adjustment.amount(dividend, stored.get(dividend.ex_date))
+            for dividend in reply.dividends
+        }
+        first, last = _event_days(reply, start)
+        gone = [day for day in stored if first <= day <= last and day not in amounts]
+        market_data.record_dividends(
+            connection, reply.symbol, amounts, gone, correlation_id=self.run.correlation_id
+        )
 
 
 def _require_not_archived(connection: Connection, symbol: str, start: datetime) -> None:
@@ -208,8 +233,17 @@ def _reconciled(
     stored = market_data.final_bars(connection, reply.symbol, start, end)
     return reconcile(
         reply.symbol,
-        [bar for bar, is_final in good if is_final],
+        [bar for bar, _ in good],
         {bar.timestamp: bar for bar in stored},
         reply.splits,
         market_data.recorded_splits(connection, reply.symbol),
+        _event_days(reply, start),
     )
+
+
+def _event_days(reply: VendorReply, start: datetime) -> tuple[date, date]:
+    """The first and the last day of whose events the reply would tell: an event is stamped with the open."""
+    days = [new_york_date(bar.timestamp) for bar in reply.bars]
+    first = new_york_date(start)
+    opens = [session.open for session in sessions_between(first, first)]
+    return (first if opens and start <= opens[0] else first + timedelta(days=1)), max(days, default=date.min)

@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from include.mltrading.market.calendar import bars_of, last_sessions
+from include.mltrading.market.splits import TAKEN_BACK
 from include.mltrading.pipeline.run import Run
 from include.mltrading.settings import Settings
 from include.mltrading.store.connection import Connection, connect
@@ -30,31 +31,49 @@ class Missing(NamedTuple):
 
 
 class AppliedSplit(NamedTuple):
-    """A split for which stored bars were restated."""
+    """A split for which stored bars were restated: prices divided by `ratio`. reason: as in restatements."""
 
     symbol: str
     ex_date: date
     ratio: float
     bars: int
+    reason: str
 
     def __str__(self) -> str:
+        if self.reason == TAKEN_BACK:
+            return f"{self.symbol} split of {self.ex_date} {TAKEN_BACK}, {self.bars} bars restated"
         return f"{self.symbol} {self.ratio:g} for 1 on {self.ex_date}, {self.bars} bars restated"
+
+
+class UndecidedSplit(NamedTuple):
+    """An announced split of which prices do not tell whether the bars before it stand on its basis."""
+
+    symbol: str
+    ex_date: date
+    ratio: float
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.ratio:g} for 1 on {self.ex_date}"
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What a run found. refused: symbol -> bars that this run was the first to refuse."""
+    """What a run found. refused: symbol -> bars that this run was the first to refuse. undecided: splits that
+    are so for as many sessions as bars are looked for.
+    """
 
     missing: list[Missing]
     refused: dict[str, int]
     splits: list[AppliedSplit]
+    undecided: list[UndecidedSplit]
 
     def __str__(self) -> str:
         refused = [f"{symbol} {count}" for symbol, count in self.refused.items()]
         return (
             f"missing bars of the last {SESSIONS} sessions: {listing(self.missing)}\n"
             f"refused bars, now in quarantine: {listing(refused)}\n"
-            f"splits: {listing(self.splits)}"
+            f"splits: {listing(self.splits)}\n"
+            f"splits that cannot be told yet: {listing(self.undecided)}"
         )
 
 
@@ -92,7 +111,15 @@ def run_quality(settings: Settings, run: Run, symbols: Sequence[str], finality_d
             missing_bars(connection, symbols, run.window_end, finality_delay=finality_delay),
             {symbol: count for symbol, count in connection.execute(query("refused_by_run"), key)},
             [AppliedSplit(*row) for row in connection.execute(query("splits_by_run"), key)],
+            undecided_splits(connection, symbols, run.window_end),
         )
+
+
+def undecided_splits(connection: Connection, symbols: Sequence[str], until: datetime) -> list[UndecidedSplit]:
+    """The symbols' splits that have been undecided for so many sessions that people should look."""
+    since = last_sessions(SESSIONS, until)[0].day
+    rows = connection.execute(query("undecided_splits"), {"symbols": list(symbols), "since": since})
+    return [UndecidedSplit(*row) for row in rows]
 
 
 def listing(items: Sequence[object]) -> str:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from include.mltrading.errors import MixedSourcesError
 from include.mltrading.market.bars import CONFIRMING_BARS, CONTEXT_BARS, UNCONFIRMED, Bar, RefusedBar
 from include.mltrading.market.calendar import NEW_YORK
+from include.mltrading.market.splits import TAKEN_BACK, Found, Recorded
 from include.mltrading.market.yahoo import Split
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import query
-
-if TYPE_CHECKING:
-    from include.mltrading.market.splits import Found
 
 
 class Written(NamedTuple):
@@ -125,51 +123,73 @@ def quarantine(
         )
 
 
-def upsert_actions(connection: Connection, symbol: str, actions: Sequence[tuple[date, str, float]]) -> None:
-    """Record corporate actions: (ex-date, "split" or "dividend", ratio or dollars a share)."""
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            query("upsert_corporate_action"),
-            [
-                {"symbol": symbol, "ex_date": ex_date, "kind": kind, "value": value}
-                for ex_date, kind, value in actions
-            ],
-        )
+def dividends(connection: Connection, symbol: str) -> dict[date, float]:
+    """The recorded dividends: ex-date -> US dollars a share, on the basis of the stored bars."""
+    return dict(connection.execute(query("dividends"), {"symbol": symbol}).fetchall())
 
 
-def recorded_splits(connection: Connection, symbol: str) -> list[Split]:
-    """The splits on whose basis the symbol's stored bars stand, oldest first."""
-    return [Split(*row) for row in connection.execute(query("recorded_splits"), {"symbol": symbol})]
-
-
-def restate(connection: Connection, symbol: str, split: Split) -> int:
-    """Bring all bars before the split's ex-date to the basis after it; returns how many there were.
-
-    Their features become stale in the same statement.
-    """
-    before = datetime.combine(split.ex_date, time(), NEW_YORK).astimezone(UTC)
-    row = connection.execute(
-        query("restate_bars"), {"symbol": symbol, "before": before, "ratio": split.ratio}
-    ).fetchone()
-    return int(row[0]) if row else 0
-
-
-def record_split(
-    connection: Connection, symbol: str, found: Found, bars: int, *, correlation_id: str
+def record_dividends(
+    connection: Connection,
+    symbol: str,
+    amounts: Mapping[date, float],
+    gone: Sequence[date],
+    *,
+    correlation_id: str,
 ) -> None:
-    """Record that the stored bars stand on the basis after the split. bars: how many were restated for it."""
-    if found.replaces is not None:
-        connection.execute(
-            query("move_split"),
-            {"symbol": symbol, "ex_date": found.split.ex_date, "replaces": found.replaces},
+    """Record dividends (ex-date -> US dollars a share), and end those that the vendor has withdrawn."""
+    key = {"symbol": symbol, "kind": "dividend", "correlation_id": correlation_id}
+    with connection.cursor() as cursor:
+        cursor.executemany(query("end_corporate_action"), [{**key, "ex_date": day} for day in gone])
+        cursor.executemany(
+            query("record_dividend"),
+            [{**key, "ex_date": day, "amount": amount} for day, amount in amounts.items()],
         )
-    connection.execute(
-        query("record_split"),
-        {
-            "symbol": symbol, "ex_date": found.split.ex_date, "ratio": found.split.ratio, "bars": bars,
-            "evidence": found.evidence, "correlation_id": correlation_id,
-        },
-    )  # fmt: skip
+
+
+def recorded_splits(connection: Connection, symbol: str) -> list[Recorded]:
+    """What is on record of the symbol's splits, oldest first."""
+    return [
+        Recorded(Split(ex_date, ratio), applied, decided)
+        for ex_date, ratio, applied, decided in connection.execute(
+            query("recorded_splits"), {"symbol": symbol}
+        )
+    ]
+
+
+def undecided_split(connection: Connection, symbol: str) -> date | None:
+    """Ex-date of the newest split of which it is not known on which side of it the stored bars stand."""
+    row = connection.execute(query("undecided_split"), {"symbol": symbol}).fetchone()
+    return row[0] if row else None
+
+
+def record_split(connection: Connection, symbol: str, found: Found, *, correlation_id: str) -> int:
+    """Put a split on record and bring stored bars and dividends before its ex-date to its basis.
+
+    Returns how many bars were restated; their features become stale in the same statement.
+    """
+    split = found.split
+    key = {"symbol": symbol, "ex_date": split.ex_date, "correlation_id": correlation_id}
+    restated = 0
+    if found.divide != 1:
+        day = found.before or split.ex_date
+        before = datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
+        reason = TAKEN_BACK if found.ended else found.evidence
+        row = connection.execute(
+            query("restate_bars"),
+            {**key, "ex_date": day, "before": before, "ratio": found.divide, "reason": reason},
+        ).fetchone()
+        restated = int(row[0]) if row else 0
+    if found.replaces is not None:
+        connection.execute(query("move_split"), {**key, "replaces": found.replaces})
+    if found.ended:
+        connection.execute(query("end_corporate_action"), {**key, "kind": "split"})
+    else:
+        connection.execute(
+            query("record_split"),
+            {**key, "ratio": split.ratio, "divide": found.divide, "bars": restated, "decided": found.decided,
+             "evidence": found.evidence},
+        )  # fmt: skip
+    return restated
 
 
 def retract_bars(
