@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import faulthandler
 import os
 import resource
+import selectors
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from include.mltrading.errors import MLTradingError, UsageError
@@ -35,6 +38,8 @@ def misbehave(symbol: str, started: Callable[[], None]) -> int:
             raise UsageError("REFUSED: correct the setting")
         case "FAILED":
             raise MLTradingError("FAILED: Yahoo is down")
+        case "LOCKED":
+            raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout\nCONTEXT: a lock")
         case "BROKEN":
             raise ZeroDivisionError("by nought")
         case "SEGFAULT":
@@ -112,6 +117,67 @@ def test_each_bad_end_has_its_name_and_hurts_nobody_else(
     assert error in (by_symbol[symbol].error or "")
     assert by_symbol[symbol].exit_code == exit_code
     assert left_behind(MARK) == []
+
+
+class DeathFirst(selectors.DefaultSelector):  # type: ignore[misc]
+    """Reports a child's end ahead of what it wrote, together, as epoll may."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        def is_death(event: tuple[selectors.SelectorKey, int]) -> bool:
+            return event[0].fd == event[0].data.pidfd
+
+        events = super().select(timeout)
+        while events and not any(map(is_death, events)):
+            events = super().select(timeout)
+        return sorted(events, key=is_death, reverse=True)
+
+
+def test_an_event_of_a_finished_child_touches_no_closed_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selectors, "DefaultSelector", DeathFirst)
+    outcomes = run_isolated(GOOD[:6], misbehave, limits=LIMITS, concurrency=2)
+    assert [(outcome.status, outcome.rows_written) for outcome in outcomes] == [("ok", 7)] * 6
+
+
+@pytest.mark.parametrize(
+    "call", ["pipe", "fork", "pidfd_open", "register", "read", "wait4", "set_blocking", "scandir"]
+)
+def test_a_fault_of_the_runner_costs_one_symbol_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    failed = []
+
+    def once(*arguments: object, **options: object) -> object:
+        if not failed and (call != "scandir" or arguments == ("/proc",)):
+            failed.append(call)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return original(*arguments, **options)
+
+    owner = selectors.DefaultSelector if call == "register" else os
+    original = getattr(owner, call)
+    monkeypatch.setattr(owner, call, once)
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    outcomes = run_isolated(["QUIET", *GOOD[:3]], misbehave, limits=LIMITS, concurrency=2)
+    assert failed == [call]
+    assert sorted(outcome.symbol for outcome in outcomes) == sorted(["QUIET", *GOOD[:3]])
+    bad = [outcome for outcome in outcomes if outcome.status != "ok"]
+    if call in ("pipe", "fork", "pidfd_open"):
+        assert len(bad) == 1
+    else:  # what a symbol has answered by then holds
+        assert len(bad) <= 1
+    for outcome in bad:
+        assert (outcome.status, outcome.exit_code) == ("error", 1)
+        assert outcome.error == (
+            "the runner itself failed at it (OSError: [Errno 24] Too many open files); run it again"
+        )
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    assert left_behind(MARK) == []
+
+
+def test_a_database_error_is_the_symbols_error_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = only("LOCKED")
+    assert (outcome.status, outcome.exit_code, outcome.failure) == ("error", 1, "DatabaseError")
+    assert (outcome.error or "").startswith("the database failed: canceling statement due to lock timeout")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_processor_time_is_limited_too() -> None:
