@@ -39,6 +39,17 @@ _REFUSED = (
     "no pg_hba.conf entry",
 )
 
+_REMEDIES: dict[type[psycopg.Error], str] = {
+    psycopg.errors.LockNotAvailable: (
+        "another session holds what this one needs: let it end, or end it (docs/runbook.md: who waits for "
+        "whom), then do this again"
+    ),
+    psycopg.errors.QueryCanceled: (
+        "do this again when the database is less busy, or raise the statement_timeout that the role or the "
+        "database has (the program sets none)"
+    ),
+}
+
 
 def connect(settings: Settings) -> Connection:
     """An autocommit connection to the market database; transactions are opened explicitly.
@@ -87,7 +98,8 @@ def database_errors(error: psycopg.Error) -> MLTradingError:
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return UsageError(f"{message}: grant the database user the right, or use the owner of the tables")
-    return DatabaseError(f"the database failed: {message}")
+    remedy = next((f"; {text}" for kind, text in _REMEDIES.items() if isinstance(error, kind)), "")
+    return DatabaseError(f"the database failed: {message}{remedy}")
 
 
 def _described(message: str, url: str | None) -> MLTradingError:
