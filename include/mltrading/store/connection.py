@@ -72,9 +72,10 @@ def connect(settings: Settings) -> Connection:
                 autocommit=True,
                 connect_timeout=_CONNECT_TIMEOUT_SECONDS,
                 application_name="mltrading",
-                # A lost client must not hold a symbol's lock; a lost lock must not hold a task.
+                # A lost client, its machine too, must not hold a lock; a lost lock must not hold a task.
                 options=(
                     "-c timezone=UTC -c lock_timeout=60s -c idle_in_transaction_session_timeout=300s "
+                    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 "
                     + str(conninfo_to_dict(url or "").get("options") or os.environ.get("PGOPTIONS", ""))
                 ),
             )
