@@ -32,7 +32,7 @@ from include.mltrading.errors import MLTradingError
 from include.mltrading.store.connection import database_errors
 
 # include/uapi/linux/prctl.h
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 _STARTED = b"S"
@@ -156,7 +156,7 @@ def run_isolated(
                 selector.unregister(descriptor)
         tell(_collect(child, set(running), foreign))
 
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # What is alive now is never garbage; without this a collection in a child would copy its pages.
     gc.collect()
     gc.freeze()
@@ -233,7 +233,7 @@ def _be_child(symbol: str, work: Work, limits: Limits, pipe: int, parent: int) -
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(_EXIT_TERMINATED)
         _limit(limits)
@@ -368,13 +368,12 @@ def _kill_leftovers(ours: set[int]) -> None:
 def _children() -> Iterator[int]:
     if not _has_children():
         return  # spares the walk through /proc
-    me = str(os.getpid())
+    me = os.getpid()
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                # pid (name) state ppid ...; the name may hold anything, a parenthesis too
-                if Path(entry.path, "stat").read_text().rpartition(")")[2].split()[1] == me:
-                    yield int(entry.name)
+            pid = int(entry.name)
+            if parent_of(pid) == me:
+                yield pid
 
 
 def _has_children() -> bool:
@@ -385,7 +384,17 @@ def _has_children() -> bool:
     return True
 
 
-def _prctl(option: int, value: int) -> None:
+def parent_of(pid: int) -> int:
+    """The parent of a process; 0 when that process is gone."""
+    try:
+        # pid (name) state ppid ...; the name may hold anything, a parenthesis too
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def prctl(option: int, value: int) -> None:
+    """Linux's prctl(2). Raises OSError."""
     if _LIBC.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 
