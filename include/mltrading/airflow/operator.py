@@ -26,7 +26,7 @@ from include.mltrading.airflow.alerts import nothing_was_started, task_failed
 from include.mltrading.airflow.compat import run_type, was_attempted, window_end
 from include.mltrading.airflow.connection import libpq_variables
 from include.mltrading.airflow.watch import watched
-from include.mltrading.errors import UsageError
+from include.mltrading.errors import DatabaseRefusedError, UsageError
 from include.mltrading.pipeline.exit_codes import EXIT_DATABASE_REFUSED, EXIT_HOPELESS, EXIT_NO_DATABASE
 from include.mltrading.settings import PROJECT_ROOT
 
@@ -95,6 +95,9 @@ class MarketOperator(BashOperator):
                 return unwrap(BashOperator.execute)(self, context)
         except AirflowSkipException:
             raise
+        except DatabaseRefusedError as error:  # the connection itself is wrong: no process was started
+            task_failed(context, text=str(error), database=True, refused=True)
+            raise AirflowFailException(str(error)) from None
         except AirflowException:
             ended = getattr(self.subprocess_hook, "ended", None)
             if ended is None:
