@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -72,3 +74,17 @@ def test_an_option_with_a_wrong_value_is_refused_in_one_line(
     [value] = extra.values()
     assert value.split("=")[0].split()[-1] in str(told.value)
     assert str(conninfo_to_dict(database)["password"]) not in str(told.value)
+
+
+def test_the_monitor_names_an_extra_that_libpq_does_not_take(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from include.mltrading.airflow import monitor_page
+
+    given_by_airflow(monkeypatch, database)
+    document = json.loads(os.environ["AIRFLOW_CONN_MLTRADING_DB"])
+    monkeypatch.setenv("AIRFLOW_CONN_MLTRADING_DB", json.dumps(document | {"extra": {"sslmod": "hush"}}))
+    answer, status = monitor_page._answered(lambda sources: ({}, 200), datetime.now(UTC))
+    assert (answer["state"], status) == ("misconfigured", 503)
+    assert "its extra 'sslmod' is no option of libpq" in answer["message"]
+    assert "hush" not in answer["message"]
