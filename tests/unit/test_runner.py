@@ -174,6 +174,18 @@ def test_a_fault_of_the_runner_costs_one_symbol_and_leaves_nothing(
     assert left_behind(MARK) == []
 
 
+@pytest.mark.parametrize("call", ["fork", "pidfd_open"])
+def test_a_runner_that_can_start_nothing_ends(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def fail(*arguments: object) -> object:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, call, fail)
+    outcomes = run_isolated(GOOD[:3], misbehave, limits=LIMITS, concurrency=2)
+    assert [(outcome.symbol, outcome.status) for outcome in outcomes] == [
+        (name, "error") for name in GOOD[:3]
+    ]
+
+
 def test_a_database_error_is_the_symbols_error_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     outcome = only("LOCKED")
     assert (outcome.status, outcome.exit_code, outcome.failure) == ("error", 1, "DatabaseError")

@@ -165,7 +165,8 @@ def run_isolated(
             while waiting or running:
                 while waiting and len(running) < concurrency:
                     start(waiting.popleft())
-                for key, _ in selector.select(_time_left(running.values())):
+                # Without a child, since the last could not be started, nothing would ever be ready.
+                for key, _ in selector.select(_time_left(running.values())) if running else []:
                     child: _Child = key.data
                     if child.pid not in running:
                         continue  # finished by an event before this one: its descriptors are closed
