@@ -443,8 +443,12 @@ def _restore(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _task(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.pipeline.follow import follow
     from include.mltrading.pipeline.task import Task, run_task
 
+    # There are none where a person calls it.
+    if parents := [int(pid) for pid in os.environ.get("MLTRADING_TASK_PARENTS", "").split()]:
+        follow(parents)
     task = Task.from_json(os.environ.get("MLTRADING_TASK", ""))
     _log_to_stderr(task.run.correlation_id, logging.INFO)
     return run_task(task, settings)

@@ -39,7 +39,7 @@ class DatabaseUnreachableError(DatabaseError):
 
 
 class DatabaseRefusedError(UsageError):
-    """The server answered and refused the user, the password or the database name."""
+    """The server answered and refused the user, the password or the database name, or libpq an option."""
 
 
 class SchemaError(UsageError):

@@ -291,3 +291,20 @@ def test_a_failure_that_would_come_again_is_told_by_its_exit_code(
     simulator.close()
     passing = cli("task", **environment, MLTRADING_TASK=task("collect_symbol", ["AAPL"], data_period="3d"))
     assert passing.code == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "words"),
+    [
+        ("features", "lock_timeout", "lock timeout; another session holds what this one needs"),
+        ("task", "statement_timeout", "statement timeout; do this again when the database is less busy"),
+    ],
+)
+def test_a_statement_that_the_database_cancels_is_told_in_one_line(
+    cli: Cli, environment: dict[str, str], database: str, command: str, option: str, words: str
+) -> None:
+    hasty = {**environment, "MLTRADING_DATABASE_URL": f"{database}?options=-c%20{option}%3D300ms"}
+    with psycopg.connect(database) as other:
+        other.execute("LOCK TABLE schema_migrations")
+        collecting = task("collect_symbol", ["AAPL"], data_period="3d")
+        one_line_error(cli(command, **hasty, MLTRADING_TASK=collecting), 1, words)

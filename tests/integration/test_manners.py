@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,7 @@ from include.mltrading.market.yahoo import VendorSession
 from include.mltrading.pipeline.batch import run_batch, worst_exit_code
 from include.mltrading.pipeline.collect import Collection
 from include.mltrading.pipeline.run import Run
-from include.mltrading.pipeline.runner import Limits, Outcome
+from include.mltrading.pipeline.runner import Limits, Outcome, run_isolated
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.task import Task, run_task
 from include.mltrading.pipeline.window import Window
@@ -29,6 +31,7 @@ from include.mltrading.settings import Settings
 from include.mltrading.store import request_clock
 from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.request_clock import ON_DEMAND, SCHEDULED, wait_for_slot
+from include.mltrading.store.vendor_session import SharedSession
 
 pytestmark = [
     pytest.mark.integration,
@@ -284,16 +287,61 @@ def test_a_crumb_that_is_not_given_is_not_asked_for_by_every_process(
     assert simulator.statistics()["kinds"]["chart"] == 3
 
 
-def test_who_dies_while_renewing_holds_up_nobody_for_long(
-    collect: Collect, connection: Connection, simulator: MarketSimulator
+def test_who_is_killed_while_obtaining_a_session_holds_up_nobody(
+    settings: Settings, connection: Connection
 ) -> None:
-    server = simulator.url.removeprefix("http://")
-    connection.execute(
-        "INSERT INTO vendor_session (server, renewing_until) "
-        "VALUES (%s, clock_timestamp() + interval '0.5 s')",
-        [server],
-    )
-    assert statuses(collect("AAPL")) == {"AAPL": "ok"}
+    def obtain(symbol: str, started: Callable[[], None]) -> int:
+        with connect(settings) as own:
+            started()
+            assert SharedSession(own, "vendor").load() is None
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    [outcome] = run_isolated(["AAPL"], obtain, limits=LIMITS, concurrency=1)
+    assert (outcome.status, "SIGKILL" in (outcome.error or "")) == ("crashed", True)
+    # Far less than a holder may take that lives.
+    assert SharedSession(connection, "vendor", time.monotonic() + 20).load() is None
+
+
+@pytest.mark.parametrize("end", ["save", "fail to save", "abandon"])
+def test_who_waits_for_a_session_goes_on_when_its_holder_is_done(
+    settings: Settings, connection: Connection, end: str
+) -> None:
+    obtained = VendorSession(({"name": "A3", "value": "x"},), "\0" if end == "fail to save" else "crumb")
+    with connect(settings) as own:
+        holder, waiting = SharedSession(own, "vendor"), SharedSession(connection, "vendor", time.monotonic())
+        assert holder.load() is None
+        with pytest.raises(PostponedError, match="not yet obtained a session with vendor"):
+            waiting.load()
+        if end == "save":
+            holder.save(obtained)
+        elif end == "abandon":
+            holder.abandon()
+        else:
+            with pytest.raises(psycopg.DataError):
+                holder.save(obtained)
+        found = waiting.load()
+    assert (found.crumb if found else None) == ("crumb" if end == "save" else None)
+
+
+def test_a_session_that_was_saved_while_the_lock_was_asked_for_is_not_obtained_again(
+    settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(settings) as own:
+        holder, other = SharedSession(own, "vendor"), SharedSession(connection, "vendor")
+        assert holder.load() is None
+        ask = other._lease
+
+        def ask_late() -> bool:
+            holder.save(VendorSession((), "crumb"))
+            return ask()
+
+        monkeypatch.setattr(other, "_lease", ask_late)
+        found = other.load()
+        assert found is not None
+        assert found.crumb == "crumb"
+        holder.discard(found)
+        assert SharedSession(own, "vendor", time.monotonic()).load() is None
 
 
 def test_a_session_keeps_its_secrets_out_of_texts() -> None:

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.models.baseoperator import ExecutorSafeguard, _sentinel
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from include.mltrading.airflow import alerts, operator
+from include.mltrading.airflow import connection as connection_module
 from include.mltrading.airflow.operator import MarketOperator
 from include.mltrading.pipeline.task import Task
 from include.mltrading.settings import PROJECT_ROOT
@@ -103,7 +106,62 @@ def test_the_connection_travels_as_libpqs_variables_extras_included() -> None:
         "PGDATABASE": "bars",
         "PGSSLMODE": "verify-full",
         "PGSSLROOTCERT": "/ca.pem",
+        "PGCONNECT_TIMEOUT": "5",
     }
+
+
+def connect_with(monkeypatch: pytest.MonkeyPatch, **changed: Any) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MLTRADING_DB", json.dumps(CONNECTION | changed))
+
+
+def test_an_extra_without_a_variable_of_libpqs_travels_in_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"keepalives": False, "keepalives_idle": 30, "sslpassword": "a &=%+b", "sslsni": True}
+    connect_with(monkeypatch, extra={**extra, "application_name": "mine", "hostaddr": "10.0.0.7"})
+    made = environment()
+    assert conninfo_to_dict(made["MLTRADING_DATABASE_URL"]) == {
+        "keepalives": "0",
+        "keepalives_idle": "30",
+        "sslpassword": "a &=%+b",
+    }
+    assert (made["PGSSLSNI"], made["PGAPPNAME"], made["PGHOSTADDR"]) == ("1", "mine", "10.0.0.7")
+
+
+def test_every_option_of_libpq_is_passed_on_or_refused() -> None:
+    options = {
+        option.keyword.decode(): option.envvar.decode() if option.envvar else None
+        for option in Conninfo.get_defaults()
+    }
+    assert connection_module._VARIABLES.items() <= options.items()
+    # The rest is for other clients than ours.
+    assert {name for name, variable in options.items() if variable} == connection_module._VARIABLES.keys()
+    assert all(options[name] is None for name in connection_module._WITHOUT)
+
+
+def test_a_field_goes_before_an_extra_which_goes_before_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect_with(monkeypatch, host="", extra={"host": "/run/socket", "dbname": "other"})
+    made = environment()
+    assert (made["PGHOST"], made["PGDATABASE"]) == ("/run/socket", "bars")
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"sslmod": SECRET}, "'sslmod' is no option of libpq that is passed on"),
+        ({"iam": True}, "'iam' is no option"),
+        ({"keepalives": {SECRET: 1}}, "'keepalives' is neither a text nor a number"),
+        ({"application_name": "a\0b"}, "'application_name' is neither"),
+    ],
+)
+def test_an_extra_that_cannot_be_passed_on_fails_the_task_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], words: str
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(operator, "task_failed", lambda context, **facts: told.append(facts))
+    connect_with(monkeypatch, extra=extra)
+    with pytest.raises(AirflowFailException, match=words) as failed:
+        task().execute(context())
+    assert SECRET not in str(failed.value)
+    assert told == [{"text": str(failed.value), "database": True, "refused": True}]
 
 
 def test_nothing_that_is_rendered_holds_a_secret() -> None:

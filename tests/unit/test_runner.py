@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import faulthandler
 import os
 import resource
+import selectors
 import signal
 import subprocess
 import sys
@@ -13,9 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from include.mltrading.errors import MLTradingError, UsageError
+from include.mltrading.pipeline import runner as isolated
 from include.mltrading.pipeline.runner import Limits, Outcome, run_isolated
 from include.mltrading.settings import PROJECT_ROOT
 from tests.left_behind import left_behind
@@ -35,6 +39,8 @@ def misbehave(symbol: str, started: Callable[[], None]) -> int:
             raise UsageError("REFUSED: correct the setting")
         case "FAILED":
             raise MLTradingError("FAILED: Yahoo is down")
+        case "LOCKED":
+            raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout\nCONTEXT: a lock")
         case "BROKEN":
             raise ZeroDivisionError("by nought")
         case "SEGFAULT":
@@ -114,6 +120,79 @@ def test_each_bad_end_has_its_name_and_hurts_nobody_else(
     assert left_behind(MARK) == []
 
 
+class DeathFirst(selectors.DefaultSelector):  # type: ignore[misc]
+    """Reports a child's end ahead of what it wrote, together, as epoll may."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        def is_death(event: tuple[selectors.SelectorKey, int]) -> bool:
+            return event[0].fd == event[0].data.pidfd
+
+        events = super().select(timeout)
+        while events and not any(map(is_death, events)):
+            events = super().select(timeout)
+        return sorted(events, key=is_death, reverse=True)
+
+
+def test_an_event_of_a_finished_child_touches_no_closed_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selectors, "DefaultSelector", DeathFirst)
+    outcomes = run_isolated(GOOD[:6], misbehave, limits=LIMITS, concurrency=2)
+    assert [(outcome.status, outcome.rows_written) for outcome in outcomes] == [("ok", 7)] * 6
+
+
+@pytest.mark.parametrize(
+    "call", ["pipe", "fork", "pidfd_open", "register", "read", "wait4", "set_blocking", "_kill_leftovers"]
+)
+def test_a_fault_of_the_runner_costs_one_symbol_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    failed = []
+
+    def once(*arguments: object, **options: object) -> object:
+        if not failed:
+            failed.append(call)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return original(*arguments, **options)
+
+    owner = {"register": selectors.DefaultSelector, "_kill_leftovers": isolated}.get(call, os)
+    original = getattr(owner, call)
+    monkeypatch.setattr(owner, call, once)
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    outcomes = run_isolated(["QUIET", *GOOD[:3]], misbehave, limits=LIMITS, concurrency=2)
+    assert failed == [call]
+    assert sorted(outcome.symbol for outcome in outcomes) == sorted(["QUIET", *GOOD[:3]])
+    bad = [outcome for outcome in outcomes if outcome.status != "ok"]
+    if call in ("pipe", "fork", "pidfd_open"):
+        assert len(bad) == 1
+    else:  # what a symbol has answered by then holds
+        assert len(bad) <= 1
+    for outcome in bad:
+        assert (outcome.status, outcome.exit_code) == ("error", 1)
+        assert outcome.error == (
+            "the runner itself failed at it (OSError: [Errno 24] Too many open files); run it again"
+        )
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    assert left_behind(MARK) == []
+
+
+@pytest.mark.parametrize("call", ["fork", "pidfd_open"])
+def test_a_runner_that_can_start_nothing_ends(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def fail(*arguments: object) -> object:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, call, fail)
+    outcomes = run_isolated(GOOD[:3], misbehave, limits=LIMITS, concurrency=2)
+    assert [(outcome.symbol, outcome.status) for outcome in outcomes] == [
+        (name, "error") for name in GOOD[:3]
+    ]
+
+
+def test_a_database_error_is_the_symbols_error_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = only("LOCKED")
+    assert (outcome.status, outcome.exit_code, outcome.failure) == ("error", 1, "DatabaseError")
+    assert (outcome.error or "").startswith("the database failed: canceling statement due to lock timeout")
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_processor_time_is_limited_too() -> None:
     outcome = only("LOOP", Limits(seconds=30, startup_seconds=30, cpu_seconds=1, memory_mb=64))
     assert outcome.status == "timeout"
@@ -150,16 +229,24 @@ def test_no_symbol_writes_over_the_runner(capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_number_at_work_never_exceeds_the_concurrency(tmp_path: Path) -> None:
+    working, met = tmp_path / "working", tmp_path / "met"
+    working.mkdir()
+
     def note(symbol: str, started: Callable[[], None]) -> int:
         started()
-        mark = tmp_path / symbol
+        mark = working / symbol
         mark.touch()
+        # On a busy machine the first would be done before the next is there.
+        while len(list(working.iterdir())) < 3 and not met.exists():
+            time.sleep(0.01)
+        met.touch()
         time.sleep(0.05)
-        at_work = len(list(tmp_path.iterdir()))
+        at_work = len(list(working.iterdir()))
         mark.unlink()
         return at_work
 
-    outcomes = run_isolated(GOOD, note, limits=LIMITS, concurrency=3)
+    patient = Limits(seconds=60, startup_seconds=60, cpu_seconds=60, memory_mb=64)
+    outcomes = run_isolated(GOOD, note, limits=patient, concurrency=3)
     assert max(outcome.rows_written for outcome in outcomes) == 3
 
 

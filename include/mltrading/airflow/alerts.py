@@ -19,7 +19,7 @@ from include.mltrading.airflow import compat
 from include.mltrading.airflow.compat import InstanceFacts, RunFacts
 from include.mltrading.airflow.connection import libpq_keywords
 from include.mltrading.config import DagId, Deployments, load_deployments
-from include.mltrading.errors import DatabaseRefusedError, DatabaseUnreachableError
+from include.mltrading.errors import DatabaseRefusedError, DatabaseUnreachableError, MLTradingError
 from include.mltrading.market.symbols import batches, read_symbols_file
 from include.mltrading.settings import Settings
 
@@ -572,5 +572,14 @@ def _never_in_the_way() -> Iterator[None]:
         yield
     except (DatabaseUnreachableError, DatabaseRefusedError) as error:
         log.warning("%s", error)  # told, or to be told, by mail
-    except Exception:
-        log.exception("an alert could not be looked for or told")
+    except Exception as error:
+        from psycopg import Error as PsycopgError  # only now, when something has gone wrong
+
+        from include.mltrading.store.connection import database_errors
+
+        if isinstance(error, PsycopgError):
+            error = database_errors(error)
+        if isinstance(error, MLTradingError):
+            log.warning("an alert could not be looked for or told: %s", error)
+        else:
+            log.exception("an alert could not be looked for or told")

@@ -24,7 +24,7 @@ from psycopg_pool import PoolTimeout
 from include.mltrading.airflow.compat import map_index_of, newest_runs
 from include.mltrading.airflow.connection import CONNECTION_ID, libpq_keywords
 from include.mltrading.config import DagId, Deployments, load_deployments
-from include.mltrading.errors import MLTradingError, SchemaError, UsageError
+from include.mltrading.errors import DatabaseRefusedError, MLTradingError, SchemaError, UsageError
 from include.mltrading.market.symbols import parse_symbol, read_symbols_file
 from include.mltrading.monitor.health import Word, health
 from include.mltrading.monitor.snapshot import PARTS, FinishedRuns, Part, snapshot
@@ -34,7 +34,8 @@ from include.mltrading.store.connection import Connection
 from include.mltrading.store.pool import ReadPool, SlowDatabaseError
 
 MENU_ITEM = "Market Monitor"
-_CONNECT = {"connect_timeout": "5", "application_name": "mltrading monitor"}
+# What the connection says goes before it.
+_CONNECT = {"connect_timeout": "5", "fallback_application_name": "mltrading monitor"}
 # A page must not wait for long, nor hold the database up.
 _OPTIONS = (
     "-c timezone=UTC -c statement_timeout=5s -c lock_timeout=1s -c default_transaction_read_only=on "
@@ -203,6 +204,8 @@ def _answered(look: Callable[[_Sources], Answer], now: datetime) -> Answer:
             found, status = look(_Sources(connection, deployments, symbols, finished))
     except SchemaError as error:
         return common | {"state": "no_schema", "message": str(error)}, 503
+    except DatabaseRefusedError as error:  # the connection itself is wrong
+        return common | {"state": "misconfigured", "message": str(error)}, 503
     except _SLOW as error:
         log.warning("The market database is too slow for the monitor: %s", error)
         message = "the market database is too slow to answer now; the web server's log has the reason"
@@ -225,8 +228,8 @@ _making = threading.Lock()
 
 def _database() -> tuple[ReadPool, FinishedRuns]:
     """This process's pool for the connection as it is now, and what is known of the database behind it."""
-    keywords = libpq_keywords()
-    keywords |= _CONNECT | {"options": f"{keywords.get('options', '')} {_OPTIONS}"}
+    keywords = _CONNECT | libpq_keywords()
+    keywords["options"] = f"{keywords.get('options', '')} {_OPTIONS}"
     key = (os.getpid(), make_conninfo(**keywords))
     with _making:
         if key not in _databases:

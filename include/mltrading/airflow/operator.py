@@ -26,15 +26,16 @@ from include.mltrading.airflow.alerts import nothing_was_started, task_failed
 from include.mltrading.airflow.compat import run_type, was_attempted, window_end
 from include.mltrading.airflow.connection import libpq_variables
 from include.mltrading.airflow.watch import watched
-from include.mltrading.errors import UsageError
+from include.mltrading.errors import DatabaseRefusedError, UsageError
 from include.mltrading.pipeline.exit_codes import EXIT_DATABASE_REFUSED, EXIT_HOPELESS, EXIT_NO_DATABASE
 from include.mltrading.settings import PROJECT_ROOT
 
 # setpriv: when the Airflow task process is killed, the work is told to stop too. timeout: the backstop for
-# a process that does not react, a little before Airflow's own limit, which sends no second signal.
+# a process that does not react, a little before Airflow's own limit, which sends no second signal. The work
+# itself looks after timeout, which may be killed as well; all of this has the shell's process id.
 _COMMAND = (
-    "exec setpriv --pdeathsig TERM timeout --kill-after=10 "
-    '"$MLTRADING_TASK_SECONDS" "$MLTRADING_PYTHON" -m include.mltrading task'
+    'MLTRADING_TASK_PARENTS="$$ $MLTRADING_TASK_PROCESS" exec setpriv --pdeathsig TERM '
+    'timeout --kill-after=10 "$MLTRADING_TASK_SECONDS" "$MLTRADING_PYTHON" -m include.mltrading task'
 )
 _SECONDS_BEFORE_AIRFLOW = 15
 _EXITS_WITHOUT_RETRY = (UsageError.exit_code, EXIT_HOPELESS, EXIT_DATABASE_REFUSED)
@@ -94,6 +95,9 @@ class MarketOperator(BashOperator):
                 return unwrap(BashOperator.execute)(self, context)
         except AirflowSkipException:
             raise
+        except DatabaseRefusedError as error:  # the connection itself is wrong: no process was started
+            task_failed(context, text=str(error), database=True, refused=True)
+            raise AirflowFailException(str(error)) from None
         except AirflowException:
             ended = getattr(self.subprocess_hook, "ended", None)
             if ended is None:
@@ -138,6 +142,7 @@ class MarketOperator(BashOperator):
             "OPENBLAS_NUM_THREADS": "1",
             "MLTRADING_PYTHON": sys.executable,
             "MLTRADING_TASK_SECONDS": str(int(seconds)),
+            "MLTRADING_TASK_PROCESS": str(os.getpid()),
             "MLTRADING_TASK": json.dumps(task),
         }
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import psycopg
+
 from include.mltrading.alerts.render import in_new_york
 from include.mltrading.alerts.store import Alert, Details, Item, open_alert, open_alerts, report, resolve
 from include.mltrading.config import DagId, Deployments
@@ -34,7 +36,7 @@ from include.mltrading.pipeline.runner import Outcome
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store import ledger
-from include.mltrading.store.connection import Connection, connect
+from include.mltrading.store.connection import Connection, connect, database_errors
 from include.mltrading.store.queries import query
 
 LOAD: DagId = "complete-data-and-features-ondemand"
@@ -54,6 +56,9 @@ def never_in_the_way() -> Iterator[None]:
     """What fails in the block is logged: telling of trouble must not make any."""
     try:
         yield
+    except (MLTradingError, psycopg.Error) as error:
+        text = error if isinstance(error, MLTradingError) else database_errors(error)
+        log.warning("an alert could not be looked for or told: %s", text)
     except Exception as error:
         log.warning("an alert could not be looked for or told: %s", error, exc_info=True)
 

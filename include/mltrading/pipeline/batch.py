@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import psycopg
+
 from include.mltrading.errors import MLTradingError, PostponedError, UsageError
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Limits, Outcome, Work, run_isolated
 from include.mltrading.settings import Settings
 from include.mltrading.store import ledger
-from include.mltrading.store.connection import connect
+from include.mltrading.store.connection import connect, database_errors
 from include.mltrading.store.migrations import require_current_schema
 
 # A connection may wait 30 s for a slot, and its login 10 s more.
@@ -84,6 +86,7 @@ def _record_failure(settings: Settings, attempt: ledger.Attempt, outcome: Outcom
                 outcome.cpu_seconds,
                 outcome.peak_memory_bytes,
             )
-    except MLTradingError as error:
+    except (MLTradingError, psycopg.Error) as error:
         # The row stays `running`, which counts as failed; the other symbols must go on.
-        log.error("%s: its outcome could not be recorded: %s", outcome.symbol, error)
+        text = error if isinstance(error, MLTradingError) else database_errors(error)
+        log.error("%s: its outcome could not be recorded: %s", outcome.symbol, text)

@@ -26,10 +26,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import psycopg
+
 from include.mltrading.errors import MLTradingError
+from include.mltrading.store.connection import database_errors
 
 # include/uapi/linux/prctl.h
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 _STARTED = b"S"
@@ -106,8 +109,9 @@ def run_isolated(
     """Call work(symbol, started) in a process of its own for each symbol, `concurrency` at a time.
 
     The work calls started() once it is connected, and returns the rows it wrote; an MLTradingError becomes
-    the symbol's error, any other exception too, with its traceback on stderr. One symbol's end never
-    touches another's. On SIGTERM every child is killed, reported as cancelled, and Terminated is raised.
+    the symbol's error, so does one of the database, and any other exception with its traceback on stderr.
+    One symbol's end never touches another's, nor does a fault of the runner itself at one. On SIGTERM every
+    child is killed, reported as cancelled, and Terminated is raised.
     """
     outcomes: list[Outcome] = []
     waiting = deque(symbols)
@@ -116,12 +120,43 @@ def run_isolated(
     # Children that the process had before are somebody else's business.
     foreign = set(_children())
 
-    def finish(child: _Child) -> None:
-        outcome = _collect(child, set(running), foreign)
+    def tell(outcome: Outcome) -> None:
         outcomes.append(outcome)
         on_outcome(outcome)
 
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    def start(symbol: str) -> None:
+        try:
+            child = _fork(symbol, work, limits)
+        except Exception as error:
+            tell(Outcome(symbol, "error", 0, 0.0, 0.0, 0, _fault_text(error), 1))
+            return
+        running[child.pid] = child
+        try:
+            selector.register(child.pipe, selectors.EVENT_READ, child)
+            selector.register(child.pidfd, selectors.EVENT_READ, child)
+        except Exception as error:
+            give_up(child, error)
+
+    def receive(child: _Child) -> None:
+        try:
+            if not _receive(child, limits):
+                selector.unregister(child.pipe)
+        except Exception as error:
+            give_up(child, error)
+
+    def give_up(child: _Child, error: Exception) -> None:
+        child.verdict = child.verdict or ("error", _fault_text(error))
+        _kill(child.pid)
+        finish(child)
+
+    def finish(child: _Child) -> None:
+        del running[child.pid]
+        for descriptor in (child.pidfd, child.pipe):
+            with contextlib.suppress(KeyError):
+                selector.unregister(descriptor)
+        tell(_collect(child, set(running), foreign))
+
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # What is alive now is never garbage; without this a collection in a child would copy its pages.
     gc.collect()
     gc.freeze()
@@ -129,20 +164,15 @@ def run_isolated(
         try:
             while waiting or running:
                 while waiting and len(running) < concurrency:
-                    child = _fork(waiting.popleft(), work, limits)
-                    running[child.pid] = child
-                    selector.register(child.pipe, selectors.EVENT_READ, child)
-                    selector.register(child.pidfd, selectors.EVENT_READ, child)
-                for key, _ in selector.select(_time_left(running.values())):
-                    child = key.data
+                    start(waiting.popleft())
+                # Without a child, since the last could not be started, nothing would ever be ready.
+                for key, _ in selector.select(_time_left(running.values())) if running else []:
+                    child: _Child = key.data
+                    if child.pid not in running:
+                        continue  # finished by an event before this one: its descriptors are closed
                     if key.fd == child.pipe:
-                        if not _receive(child, limits):
-                            selector.unregister(child.pipe)
-                    elif child.pid in running:
-                        del running[child.pid]
-                        selector.unregister(child.pidfd)
-                        if child.pipe in selector.get_map():
-                            selector.unregister(child.pipe)
+                        receive(child)
+                    else:
                         finish(child)
                 for child in running.values():
                     if child.verdict is None and time.monotonic() >= child.deadline:
@@ -152,8 +182,7 @@ def run_isolated(
             for child in running.values():
                 child.verdict = ("cancelled", _CANCELLED)
                 _kill(child.pid)
-            while running:
-                _, child = running.popitem()
+            for child in list(running.values()):
                 finish(child)
             for symbol in waiting:
                 on_outcome(Outcome(symbol, "cancelled", 0, 0.0, 0.0, 0, _CANCELLED, 1))
@@ -161,6 +190,9 @@ def run_isolated(
         finally:
             for child in running.values():
                 _kill(child.pid)
+            # Costs nothing where nothing is left.
+            with contextlib.suppress(OSError):
+                _kill_leftovers(foreign)
     return outcomes
 
 
@@ -175,13 +207,24 @@ def _fork(symbol: str, work: Work, limits: Limits) -> _Child:
     sys.stderr.flush()
     parent = os.getpid()
     read_end, write_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os.close(read_end)
+            _be_child(symbol, work, limits, write_end, parent)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            _kill(pid)
+            os.waitpid(pid, 0)
+            raise
+    except OSError:
         os.close(read_end)
-        _be_child(symbol, work, limits, write_end, parent)
-    os.close(write_end)
+        raise
+    finally:
+        os.close(write_end)
     now = time.monotonic()
-    return _Child(symbol, pid, os.pidfd_open(pid), read_end, now, now + limits.startup_seconds)
+    return _Child(symbol, pid, pidfd, read_end, now, now + limits.startup_seconds)
 
 
 def _be_child(symbol: str, work: Work, limits: Limits, pipe: int, parent: int) -> NoReturn:
@@ -191,7 +234,7 @@ def _be_child(symbol: str, work: Work, limits: Limits, pipe: int, parent: int) -
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(_EXIT_TERMINATED)
         _limit(limits)
@@ -199,7 +242,8 @@ def _be_child(symbol: str, work: Work, limits: Limits, pipe: int, parent: int) -
         answer = {"status": "ok", "rows": rows}
     except MemoryError:
         answer = {"status": "out_of_memory", "error": f"needs more than {limits.memory_mb} MB of memory"}
-    except MLTradingError as error:
+    except (MLTradingError, psycopg.Error) as raised:
+        error = raised if isinstance(raised, MLTradingError) else database_errors(raised)
         answer = {"status": "error", "error": str(error), "exit_code": error.exit_code}
         answer |= {"hopeless": error.hopeless, "failure": type(error).__name__}
     except BaseException as error:
@@ -241,24 +285,31 @@ def _receive(child: _Child, limits: Limits) -> bool:
 
 def _collect(child: _Child, others: set[int], foreign: set[int]) -> Outcome:
     """Reap a finished child and everything it left behind."""
-    _, wait_status, usage = os.wait4(child.pid, 0)
-    os.close(child.pidfd)
-    if wait_status != 0 or child.verdict is not None or not others:
-        # A walk through all processes costs milliseconds: after a good end it can wait for the last child's.
-        _kill_leftovers(others | foreign)
-    os.set_blocking(child.pipe, False)
-    with contextlib.suppress(BlockingIOError):
-        while content := os.read(child.pipe, 65536):
-            child.received += content
-    os.close(child.pipe)
+    wait_status, cpu_seconds, peak_memory_bytes = 0, 0.0, 0
+    try:
+        _, wait_status, usage = os.wait4(child.pid, 0)
+        cpu_seconds, peak_memory_bytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+        os.set_blocking(child.pipe, False)
+        with contextlib.suppress(BlockingIOError):
+            while content := os.read(child.pipe, 65536):
+                child.received += content
+        if wait_status != 0 or child.verdict is not None or not others:
+            # A walk through all processes costs milliseconds: after a good end it can wait for the last.
+            _kill_leftovers(others | foreign)
+    except Exception as error:
+        child.verdict = child.verdict or ("error", _fault_text(error))
+    finally:
+        for descriptor in (child.pidfd, child.pipe):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
     answer = _answer(child, wait_status)
     return Outcome(
         symbol=child.symbol,
         status=answer["status"],
         rows_written=answer.get("rows", 0),
         seconds=time.monotonic() - child.begun,
-        cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_memory_bytes=usage.ru_maxrss * 1024,
+        cpu_seconds=cpu_seconds,
+        peak_memory_bytes=peak_memory_bytes,
         error=answer.get("error"),
         exit_code=answer.get("exit_code", 0 if answer["status"] == "ok" else 1),
         hopeless=answer.get("hopeless", False),
@@ -292,6 +343,12 @@ def _timeout_text(child: _Child, limits: Limits) -> str:
     return f"was not connected within {limits.startup_seconds:g} s"
 
 
+def _fault_text(error: Exception) -> str:
+    """What a fault of the runner, to be called where it is handled, leaves in the symbol's outcome."""
+    traceback.print_exc()
+    return f"the runner itself failed at it ({type(error).__name__}: {error}); run it again".splitlines()[0]
+
+
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
@@ -312,13 +369,12 @@ def _kill_leftovers(ours: set[int]) -> None:
 def _children() -> Iterator[int]:
     if not _has_children():
         return  # spares the walk through /proc
-    me = str(os.getpid())
+    me = os.getpid()
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                # pid (name) state ppid ...; the name may hold anything, a parenthesis too
-                if Path(entry.path, "stat").read_text().rpartition(")")[2].split()[1] == me:
-                    yield int(entry.name)
+            pid = int(entry.name)
+            if parent_of(pid) == me:
+                yield pid
 
 
 def _has_children() -> bool:
@@ -329,7 +385,17 @@ def _has_children() -> bool:
     return True
 
 
-def _prctl(option: int, value: int) -> None:
+def parent_of(pid: int) -> int:
+    """The parent of a process; 0 when that process is gone."""
+    try:
+        # pid (name) state ppid ...; the name may hold anything, a parenthesis too
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def prctl(option: int, value: int) -> None:
+    """Linux's prctl(2). Raises OSError."""
     if _LIBC.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 

@@ -63,7 +63,9 @@ class Vendor:
                         deadline=self.deadline,
                     ),
                     request_timeout=REQUEST_SECONDS,
-                    sessions=SharedSession(self.connection, yahoo.server(self.settings.yahoo_url)),
+                    sessions=SharedSession(
+                        self.connection, yahoo.server(self.settings.yahoo_url), self.deadline
+                    ),
                 )
             except RateLimitedError as error:
                 seconds = request_clock.pause(self.connection, VENDOR, error.retry_after)

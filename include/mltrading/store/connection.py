@@ -30,6 +30,7 @@ _RETRY_SECONDS = 30.0
 _CONNECT_TIMEOUT_SECONDS = 10
 # The server answers these with "too many connections"; a slot becomes free when a neighbour is done.
 _TOO_MANY = ("too many connections", "too many clients", "remaining connection slots")
+_BAD_TIMEOUT = "bad value for connect_timeout"  # psycopg's words
 # Trying again cannot help with these.
 _REFUSED = (
     "authentication failed",
@@ -37,7 +38,25 @@ _REFUSED = (
     "does not exist",
     "permission denied",
     "no pg_hba.conf entry",
+    # Of an option.
+    '" for connection option "',
+    ' value: "',
+    "definition of service ",
+    "invalid value for parameter ",
+    "unrecognized configuration parameter ",
+    _BAD_TIMEOUT,
 )
+
+_REMEDIES: dict[type[psycopg.Error], str] = {
+    psycopg.errors.LockNotAvailable: (
+        "another session holds what this one needs: let it end, or end it (docs/runbook.md: who waits for "
+        "whom), then do this again"
+    ),
+    psycopg.errors.QueryCanceled: (
+        "do this again when the database is less busy, or raise the statement_timeout that the role or the "
+        "database has (the program sets none)"
+    ),
+}
 
 
 def connect(settings: Settings) -> Connection:
@@ -56,18 +75,23 @@ def connect(settings: Settings) -> Connection:
     give_up = time.monotonic() + _RETRY_SECONDS
     while True:
         try:
+            given = conninfo_to_dict(url or "")
+            timeout = given.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT")
             return psycopg.connect(
                 url or "",
                 autocommit=True,
-                connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-                application_name="mltrading",
-                # A lost client must not hold a symbol's lock; a lost lock must not hold a task.
+                connect_timeout=timeout or _CONNECT_TIMEOUT_SECONDS,
+                fallback_application_name=given.get("fallback_application_name") or "mltrading",
+                # A lost client, its machine too, must not hold a lock; a lost lock must not hold a task.
                 options=(
                     "-c timezone=UTC -c lock_timeout=60s -c idle_in_transaction_session_timeout=300s "
-                    + str(conninfo_to_dict(url or "").get("options") or os.environ.get("PGOPTIONS", ""))
+                    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 "
+                    + str(given.get("options") or os.environ.get("PGOPTIONS", ""))
                 ),
             )
-        except psycopg.ProgrammingError:
+        except psycopg.ProgrammingError as error:
+            if str(error).startswith(_BAD_TIMEOUT):
+                raise _described(_line(error), url) from None
             # libpq's own words repeat the URL, password and all.
             raise UsageError(NOT_A_URL) from None
         except psycopg.OperationalError as error:
@@ -87,15 +111,16 @@ def database_errors(error: psycopg.Error) -> MLTradingError:
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return UsageError(f"{message}: grant the database user the right, or use the owner of the tables")
-    return DatabaseError(f"the database failed: {message}")
+    remedy = next((f"; {text}" for kind, text in _REMEDIES.items() if isinstance(error, kind)), "")
+    return DatabaseError(f"the database failed: {message}{remedy}")
 
 
 def _described(message: str, url: str | None) -> MLTradingError:
     target = _target(url)
     if any(text in message for text in _REFUSED):
         return DatabaseRefusedError(
-            f"{target} refuses the connection: {message}; correct user, password and database name in "
-            "MLTRADING_DATABASE_URL (in Airflow: the connection mltrading_db)"
+            f"{target} refuses the connection: {message}; correct user, password, database name and options "
+            "in MLTRADING_DATABASE_URL (in Airflow: the connection mltrading_db)"
         )
     return DatabaseUnreachableError(
         f"{target} cannot be reached: {message}; start the server or correct MLTRADING_DATABASE_URL "
@@ -106,7 +131,8 @@ def _described(message: str, url: str | None) -> MLTradingError:
 def _target(url: str | None) -> str:
     """Where the connection goes, without the password."""
     parts: dict[str, Any] = conninfo_to_dict(url or "")
-    host = parts.get("host") or os.environ.get("PGHOST") or "localhost"
+    host = parts.get("host") or os.environ.get("PGHOST")
+    host = host or parts.get("hostaddr") or os.environ.get("PGHOSTADDR") or "localhost"
     port = parts.get("port") or os.environ.get("PGPORT") or "5432"
     name = parts.get("dbname") or os.environ.get("PGDATABASE") or ""
     return f"database {name!r} at {host}:{port}"
