@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from fractions import Fraction
 from statistics import median
 
-from include.mltrading.errors import MalformedReplyError
+from include.mltrading.errors import OtherHistoryError
 from include.mltrading.market.bars import Bar
 from include.mltrading.market.calendar import new_york_date, sessions_between
 from include.mltrading.market.yahoo import Split
@@ -72,7 +72,7 @@ def reconcile(
 
     reply: well-formed final bars, oldest first. stored: final bars of the reply's span and some before.
     events: what the reply announces. recorded: splits that the table is known to stand on already.
-    Raises MalformedReplyError when the two disagree in a way that no split explains.
+    Raises OtherHistoryError when the two disagree in a way that no split explains.
     """
     found = _announced(events, recorded)
     replaced = {item.replaces for item in found}
@@ -183,10 +183,10 @@ def _place_unannounced(
             return
     apart = [ratio for _, ratio in overlap if abs(ratio) >= _SAME]
     if len(apart) > len(overlap) / 2 and (len(overlap) >= _ENOUGH or abs(shift) >= _VENDOR_ERROR):
-        raise MalformedReplyError(
-            f"{symbol}: {len(apart)} of {len(overlap)} bars differ from the stored ones by more than 2%, "
-            f"typically {math.exp(median(apart)):.3g} times, and no split explains it; nothing was stored: "
-            "compare with another source, the next run asks again"
+        raise OtherHistoryError(
+            symbol,
+            f"{len(apart)} of {len(overlap)} bars differ from the stored ones by more than 2%, typically "
+            f"{math.exp(median(apart)):.3g} times, and no split explains it",
         )
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from include.mltrading.errors import MLTradingError, NoBarsError, UsageError
 from include.mltrading.market.bars import Bar, RefusedBar, screen
 from include.mltrading.market.calendar import grid, sessions_between
+from include.mltrading.market.identity import FIRST_TRADE_TOLERANCE, require_same_company, too_few_agree
 from include.mltrading.market.splits import Adjustment, rebased, reconcile
 from include.mltrading.market.trust import judge, require_trading_hours
 from include.mltrading.market.yahoo import VendorReply
@@ -56,7 +57,8 @@ class Collection:
 
         Raises YahooError when the vendor does not deliver, NoBarsError when it delivers none of the bars
         that the exchange had in the window, PostponedError when the rate limit lasts longer than the task,
-        UsageError when the database holds another source's data or the window's bars were archived.
+        OtherHistoryError when it serves another company's bars, UsageError when the database holds another
+        source's data or the window's bars were archived.
         """
         begun = datetime.now(UTC)
         with connect(self.settings) as connection:
@@ -66,20 +68,32 @@ class Collection:
             deadline = min(self.ends_at, time.monotonic() + FETCH_SECONDS) - _RESERVE_SECONDS
             vendor = Vendor(connection, self.settings, self.priority, deadline, self.retry_seconds)
             wide = False
+            served: list[Bar] | None = None  # what the vendor has of the hours of doubtful bars
+            reply = vendor.fetch(symbol, start, end)
             while True:
-                reply = vendor.fetch(symbol, start, end)
                 good, refused = self._screened(connection, reply, start)
                 with connection.transaction():
                     market_data.lock_symbol(connection, symbol)
                     _require_not_archived(connection, symbol, start)
-                    adjustment = _reconciled(connection, reply, good, start, end)
-                    oldest = market_data.oldest_bar(connection, symbol)
-                    # History moves to a new basis: what the vendor serves of it is better than what we scale.
-                    if wide or not adjustment.stored or oldest is None or oldest >= start:
-                        written = self._store(connection, reply, good, refused, adjustment, start)
-                        ledger.finish(connection, self.run.attempt(COLLECT), symbol, begun, written.bars)
-                        break
-                start, wide = self.window.widened(oldest), True
+                    doubtful = _doubtful(connection, reply, good, start, end)
+                    if not doubtful or served is not None:
+                        if doubtful:
+                            require_same_company(
+                                symbol, doubtful, served or [], reply.first_trade, reply.splits
+                            )
+                        adjustment = _reconciled(connection, reply, good, start, end)
+                        oldest = market_data.oldest_bar(connection, symbol)
+                        # History moves to a new basis: what the vendor serves of it is better than what we
+                        # scale.
+                        if wide or not adjustment.stored or oldest is None or oldest >= start:
+                            written = self._store(connection, reply, good, refused, adjustment, start)
+                            ledger.finish(connection, self.run.attempt(COLLECT), symbol, begun, written.bars)
+                            break
+                        start, wide = self.window.widened(oldest), True
+                if doubtful and served is None:
+                    served = self._served(vendor, symbol, doubtful)
+                else:
+                    reply = vendor.fetch(symbol, start, end)
         log.info(
             "%s: %d bars from %s to %s, %d written, %d revised",
             symbol, len(good), f"{start:%Y-%m-%d %H:%M}", f"{end:%Y-%m-%d %H:%M}",
@@ -107,6 +121,14 @@ class Collection:
         )  # fmt: skip
         # One request serves any window, so asking for more costs nothing.
         return min([start, *(sessions_between(hole.day, hole.day)[0].open for hole in holes[:1])])
+
+    def _served(self, vendor: Vendor, symbol: str, doubtful: list[Bar]) -> list[Bar]:
+        """What the vendor has of the hours of stored bars."""
+        start, end = self.window.widened(doubtful[0].timestamp), doubtful[-1].timestamp + timedelta(hours=1)
+        try:
+            return vendor.fetch(symbol, start, end).bars if start < end else []
+        except NoBarsError:
+            return []
 
     def _screened(
         self, connection: Connection, reply: VendorReply, start: datetime
@@ -195,6 +217,24 @@ def _require_not_archived(connection: Connection, symbol: str, start: datetime) 
             f"{symbol}: its bars before {archived:%Y-%m-%d} were archived while they were fetched; nothing "
             "was stored, run the task again"
         )
+
+
+def _doubtful(
+    connection: Connection,
+    reply: VendorReply,
+    good: list[tuple[Bar, bool]],
+    start: datetime,
+    end: datetime,
+) -> list[Bar]:
+    """Stored bars of which the reply leaves open whether they are the same company's; mostly none."""
+    if reply.first_trade is not None:
+        before = market_data.newest_before(
+            connection, reply.symbol, reply.first_trade - FIRST_TRADE_TOLERANCE
+        )
+        if before:
+            return before
+    stored = market_data.final_bars(connection, reply.symbol, start, end)
+    return stored if too_few_agree([bar for bar, is_final in good if is_final], stored) else []
 
 
 def _reconciled(

@@ -65,6 +65,16 @@ def final_bars(connection: Connection, symbol: str, start: datetime, end: dateti
     return [Bar(*row) for row in rows]
 
 
+def newest_before(connection: Connection, symbol: str, instant: datetime) -> list[Bar]:
+    """The last of the symbol's final bars before `instant`, oldest first; archived ones among them where
+    features look back to them.
+    """
+    rows = connection.execute(
+        query("newest_bars_before"), {"symbol": symbol, "before": instant, "limit": 2 * CONTEXT_BARS}
+    ).fetchall()
+    return [Bar(*row) for row in reversed(rows)]
+
+
 def oldest_bar(connection: Connection, symbol: str) -> datetime | None:
     """Start of the symbol's oldest bar, None without one."""
     row = connection.execute(query("oldest_bar"), {"symbol": symbol}).fetchone()
