@@ -33,9 +33,7 @@ def too_few_agree(reply: Sequence[Bar], stored: Sequence[Bar]) -> bool:
     """
     ratios = _ratios(reply, stored)
     return (
-        bool(reply and stored)
-        and len(ratios) < _ENOUGH
-        and not any(abs(ratio) < _EQUAL for ratio in ratios)
+        bool(reply and stored) and len(ratios) < _ENOUGH and not any(abs(ratio) < _EQUAL for ratio in ratios)
     )
 
 

@@ -31,7 +31,7 @@ FETCH_SECONDS = 570
 # A bar that the vendor did not have is asked for again for so many sessions.
 HEALED_SESSIONS = 10
 # What a symbol needs after its last wait: a request that times out, and storing.
-_RESERVE_SECONDS = REQUEST_SECONDS + 10
+RESERVE_SECONDS = REQUEST_SECONDS + 10
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Collection:
             started()
             start = self._first_instant(connection, symbol)
             end = self.window.end
-            deadline = min(self.ends_at, time.monotonic() + FETCH_SECONDS) - _RESERVE_SECONDS
+            deadline = min(self.ends_at, time.monotonic() + FETCH_SECONDS) - RESERVE_SECONDS
             vendor = Vendor(connection, self.settings, self.priority, deadline, self.retry_seconds)
             wide = False
             served: list[Bar] | None = None  # what the vendor has of the hours of doubtful bars

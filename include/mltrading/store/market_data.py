@@ -193,6 +193,42 @@ def retract_bars(
     return int(row[0]) if row else 0
 
 
+def all_bars(connection: Connection, symbol: str) -> list[Bar]:
+    """All stored bars of the symbol, provisional ones too, oldest first."""
+    return [Bar(*row) for row in connection.execute(query("all_bars"), {"symbol": symbol})]
+
+
+def end_actions(
+    connection: Connection, symbol: str, but: Sequence[tuple[date, str, float]], *, correlation_id: str
+) -> None:
+    """Take the symbol's corporate actions off the record, into their history.
+
+    but: those that stay, (ex-date, "split" or "dividend", ratio or dollars a share). A split for which stored
+    bars were restated goes in any case.
+    """
+    columns = list(zip(*but, strict=True)) or [()] * 3
+    names = ("ex_dates", "kinds", "values")
+    connection.execute(
+        query("end_actions"),
+        {
+            "symbol": symbol,
+            "correlation_id": correlation_id,
+            **{name: list(column) for name, column in zip(names, columns, strict=True)},
+        },
+    )
+
+
+def forget_archive(connection: Connection, symbol: str) -> None:
+    """The symbol's archived bars are no part of its history any more: nothing looks back to them."""
+    connection.execute(query("archive_clear_lookback"), {"symbol": symbol})
+    connection.execute(query("forget_archive"), {"symbol": symbol})
+
+
+def take_back_releases(connection: Connection, symbol: str) -> None:
+    """The vendor has a say again in bars that somebody had released from quarantine."""
+    connection.execute(query("take_back_releases"), {"symbol": symbol})
+
+
 def released_bars(connection: Connection, symbol: str) -> set[datetime]:
     """Starts of the bars that somebody has released from quarantine: the vendor has no say in them."""
     return {row[0] for row in connection.execute(query("released_bars"), {"symbol": symbol})}
