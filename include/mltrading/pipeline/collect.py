@@ -75,7 +75,7 @@ class Collection:
                 with connection.transaction():
                     market_data.lock_symbol(connection, symbol)
                     _require_not_archived(connection, symbol, start)
-                    doubtful = _doubtful(connection, reply, good, start, end)
+                    doubtful = self._doubtful(connection, reply, good, start)
                     if not doubtful or served is not None:
                         if doubtful:
                             require_same_company(
@@ -121,6 +121,21 @@ class Collection:
         )  # fmt: skip
         # One request serves any window, so asking for more costs nothing.
         return min([start, *(sessions_between(hole.day, hole.day)[0].open for hole in holes[:1])])
+
+    def _doubtful(
+        self, connection: Connection, reply: VendorReply, good: list[tuple[Bar, bool]], start: datetime
+    ) -> list[Bar]:
+        """Stored bars of which the reply leaves open whether they are the same company's; mostly none."""
+        symbol = reply.symbol
+        if reply.first_trade is not None:
+            first = reply.first_trade - FIRST_TRADE_TOLERANCE
+            if before := market_data.newest_before(connection, symbol, first):
+                return before
+        stored = market_data.final_bars(connection, symbol, start, self.window.end)
+        if not too_few_agree([bar for bar, is_final in good if is_final], stored):
+            return []
+        reach = self.window.widened(stored[0].timestamp)
+        return [bar for bar in stored if bar.timestamp >= reach]
 
     def _served(self, vendor: Vendor, symbol: str, doubtful: list[Bar]) -> list[Bar]:
         """What the vendor has of the hours of stored bars."""
@@ -217,24 +232,6 @@ def _require_not_archived(connection: Connection, symbol: str, start: datetime) 
             f"{symbol}: its bars before {archived:%Y-%m-%d} were archived while they were fetched; nothing "
             "was stored, run the task again"
         )
-
-
-def _doubtful(
-    connection: Connection,
-    reply: VendorReply,
-    good: list[tuple[Bar, bool]],
-    start: datetime,
-    end: datetime,
-) -> list[Bar]:
-    """Stored bars of which the reply leaves open whether they are the same company's; mostly none."""
-    if reply.first_trade is not None:
-        before = market_data.newest_before(
-            connection, reply.symbol, reply.first_trade - FIRST_TRADE_TOLERANCE
-        )
-        if before:
-            return before
-    stored = market_data.final_bars(connection, reply.symbol, start, end)
-    return stored if too_few_agree([bar for bar, is_final in good if is_final], stored) else []
 
 
 def _reconciled(
