@@ -147,7 +147,7 @@ def _meta(series: Series, window: Window, bars: list[Bar]) -> dict[str, object]:
         "exchangeName": "NMS",
         "fullExchangeName": "NasdaqGS",
         "instrumentType": "EQUITY",
-        "firstTradeDate": int(datetime(FIRST_YEAR, 1, 2, 9, 30, tzinfo=NEW_YORK).timestamp()),
+        "firstTradeDate": None if series.first_trade is None else int(series.first_trade.timestamp()),
         "gmtoffset": _offset(offset),
         "timezone": offset.tzname(),
         "exchangeTimezoneName": NEW_YORK.key,

@@ -105,6 +105,29 @@ def split(
     return replace(series, bars=bars, splits=splits)
 
 
+def another_company(series: Series, *, since: str = "", factor: float = 1.0, told: bool = True) -> Series:
+    """The symbol is another company's, which trades since the date `since`; bars of before it are gone.
+
+    factor: times its prices, which move the other way. told: the chart says since when, else nothing.
+    """
+    midnight = datetime.combine(_day(since), datetime.min.time(), NEW_YORK)
+    first = next(iter(sessions(midnight, midnight + timedelta(days=10))), None)
+    if first is None or first.open > series.now.timestamp():
+        return series
+    if factor <= 0:
+        raise ControlError(f"factor is {factor}: give one above 0")
+    bars = tuple(_mirrored(bar, factor) for bar in series.bars if bar.timestamp >= midnight)
+    opened = datetime.fromtimestamp(first.open, NEW_YORK)
+    return replace(series, bars=bars, splits=(), dividends=(), first_trade=opened if told else None)
+
+
+def first_trade(series: Series, *, day: str = "") -> Series:
+    """The chart says that the symbol trades since midnight of `day`, whatever it serves; "" = nothing."""
+    if not day:
+        return replace(series, first_trade=None)
+    return replace(series, first_trade=datetime.combine(_day(day), datetime.min.time(), NEW_YORK))
+
+
 def gaps(series: Series, *, every: int = 5) -> Series:
     """Each `every`-th bar is not there."""
     return replace(series, bars=tuple(bar for hit, bar in _each(series, every) if not hit))
@@ -216,7 +239,7 @@ SERIES_FAULTS: dict[str, SeriesFault] = {
     f.__name__: f
     for f in (
         empty, live_row, nan_rows, gaps, missing_day, duplicates, disorder, off_grid, high_below_low, times,
-        revision, wrong_zone, split, dividend,
+        revision, wrong_zone, split, dividend, another_company, first_trade,
     )
 }  # fmt: skip
 REPLY_FAULTS: dict[str, ReplyFault] = {f.__name__: f for f in (status, html, cut, reset, slow)}
@@ -242,6 +265,13 @@ def _times(bar: Bar, factor: float) -> Bar:
     if factor <= 0:
         raise ControlError(f"factor is {factor}: give one above 0")
     prices = [float(np.float32(price * factor)) for price in bar[1:5]]
+    return Bar(bar.timestamp, prices[0], prices[1], prices[2], prices[3], bar.volume)
+
+
+def _mirrored(bar: Bar, factor: float) -> Bar:
+    prices = [
+        float(np.float32(factor * 10_000 / price)) for price in (bar.open, bar.low, bar.high, bar.close)
+    ]
     return Bar(bar.timestamp, prices[0], prices[1], prices[2], prices[3], bar.volume)
 
 

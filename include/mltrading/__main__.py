@@ -96,6 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     span = collect.add_mutually_exclusive_group()
     span.add_argument("--sessions", type=int, help="so many sessions up to the end (default: 3)")
     span.add_argument("--period", help=f"so long up to the end: {', '.join(PERIODS)}")
+    reload = add("reload", _reload, "replace the stored history of symbols by Yahoo's")
+    reload.add_argument("--symbols", required=True, help="comma-separated, such as AAPL,MSFT")
+    reload.add_argument(
+        "--period",
+        default="1y",
+        help=f"so long up to now, older bars go too: {', '.join(PERIODS)} (default: 1y)",
+    )
     features = add("features", _features, "compute the features of new and changed bars")
     features.add_argument("--symbols", help="comma-separated, such as AAPL,MSFT (default: the symbols file)")
     features.add_argument("--full", action="store_true", help="recompute all rows")
@@ -189,6 +196,40 @@ def _collect(options: argparse.Namespace, settings: Settings) -> int:
             COLLECT,
             symbols,
             Collection(settings, run, window, timedelta(minutes=delay)),
+            limits=Limits(FETCH_SECONDS, STARTUP_SECONDS, FETCH_SECONDS, settings.collect_memory_mb),
+            concurrency=_FETCHES,
+            on_outcome=progress,
+        )
+    return _report(options, run.correlation_id, outcomes)
+
+
+def _reload(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.config import load_deployments
+    from include.mltrading.market import calendar, yahoo
+    from include.mltrading.pipeline import check
+    from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch
+    from include.mltrading.pipeline.collect import FETCH_SECONDS
+    from include.mltrading.pipeline.reload import Reload
+    from include.mltrading.pipeline.run import Run
+    from include.mltrading.pipeline.runner import Limits
+    from include.mltrading.pipeline.steps import RELOAD
+    from include.mltrading.pipeline.window import Window
+
+    symbols = _symbols(options, settings)
+    run = Run.from_command_line(None)
+    window = Window(run.window_end, period=options.period)
+    check.require_bars(settings, symbols)
+    delay = load_deployments(settings.deployments_file).pipeline.finality_delay_minutes
+    yahoo.preload()
+    calendar.preload()
+    _log_to_stderr(run.correlation_id, logging.WARNING)
+    with _Progress(options, len(symbols)) as progress:
+        outcomes = run_batch(
+            settings,
+            run,
+            RELOAD,
+            symbols,
+            Reload(settings, run, window, timedelta(minutes=delay)),
             limits=Limits(FETCH_SECONDS, STARTUP_SECONDS, FETCH_SECONDS, settings.collect_memory_mb),
             concurrency=_FETCHES,
             on_outcome=progress,

@@ -87,6 +87,18 @@ class MalformedReplyError(YahooError):
     """Yahoo's answer cannot be read."""
 
 
+class OtherHistoryError(YahooError):
+    """Yahoo's history of the symbol is not the stored one: it may be another company's."""
+
+    hopeless = True
+
+    def __init__(self, symbol: str, what: str) -> None:
+        super().__init__(
+            f"{symbol}: {what}; nothing was stored: compare with another source; if Yahoo is right, "
+            f"`python -m include.mltrading reload --symbols {symbol}` replaces the stored history by Yahoo's"
+        )
+
+
 class PostponedError(YahooError):
     """The rate limit or a pause that Yahoo asked for lasts longer than the task may.
 

@@ -22,10 +22,12 @@ from include.mltrading.alerts import checks
 from include.mltrading.alerts.kinds import MANNERS, Kind
 from include.mltrading.alerts.store import Alert, Details, Item, open_alert, open_alerts, record_past, resolve
 from include.mltrading.config import Deployments, load_deployments
+from include.mltrading.errors import OtherHistoryError
 from include.mltrading.market.calendar import NEW_YORK, grid
 from include.mltrading.pipeline.exit_codes import EXIT_DATABASE_REFUSED, EXIT_NO_DATABASE
 from include.mltrading.pipeline.quality import AppliedSplit, Quality
 from include.mltrading.pipeline.run import Run
+from include.mltrading.pipeline.runner import Outcome
 from include.mltrading.pipeline.task import Task, run_task
 from include.mltrading.settings import Settings
 from include.mltrading.store import ledger, migrations
@@ -736,3 +738,21 @@ def test_alerts_are_listed(cli: Cli, database: str, market: Connection, deployme
     done = cli("alerts", "list", MLTRADING_DATABASE_URL=database)
     assert done.code == 0, done.err
     assert "critical  data_stale            open  not mailed  bars are stale" in done.out
+
+
+def test_another_history_is_told_once_with_its_remedy_and_is_over_when_the_symbol_is_served(
+    market: Connection, here: Settings, deployments: Deployments, catcher: MailCatcher
+) -> None:
+    error = OtherHistoryError("AAPL", "Yahoo serves none of the stored bars")
+    outcome = Outcome("AAPL", "error", 0, 1.0, 1.0, 1, str(error), 1, True, type(error).__name__)
+    for number in (1, 2):
+        run = dataclasses.replace(RUN, run_id=f"run {number}")
+        checks.after_batch(here, deployments, run, [outcome], len(SYMBOLS))
+        deliver(market, deployments)
+    [mail] = catcher.take()
+    assert mail["Subject"] == "[MLTrading] critical: AAPL: Yahoo's history is not the stored one"
+    assert "reload --symbols AAPL" in text_of(mail)
+    record_tries(market, "error", "ok")
+    assert "history_differs" in left_behind(market, here, deployments)
+    record_tries(market, "ok", "ok")
+    assert "history_differs" not in left_behind(market, here, deployments)

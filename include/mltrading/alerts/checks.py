@@ -24,6 +24,7 @@ from include.mltrading.errors import (
     EditedMigrationError,
     MixedSourcesError,
     MLTradingError,
+    OtherHistoryError,
     YahooUnreachableError,
 )
 from include.mltrading.features.definitions import FEATURE_VERSION
@@ -80,6 +81,8 @@ def after_publish(
         served = [symbol for symbol, result in results.items() if result.status == ledger.OK]
         if step == COLLECT and served:
             resolve(connection, [YAHOO_KEY])
+        if step == COLLECT:
+            resolve(connection, [_history_key(symbol) for symbol in served])
         # The step begins with a check of it.
         resolve(connection, ["migration_edited", *(["sources_mixed"] if served else [])])
         slow = [symbol for symbol, result in results.items() if result.status == "timeout"]
@@ -245,13 +248,21 @@ def _disks(deployments: Deployments, machine: str) -> Alert | None:
 def after_batch(
     settings: Settings, deployments: Deployments, run: Run, outcomes: Sequence[Outcome], asked: int
 ) -> None:
-    """Tell what a batch of symbols met that is not the symbols' own failure. asked: symbols of the run."""
+    """Tell what a batch of symbols met that is not the symbols' own failure, or that only people can mend.
+
+    asked: symbols of the run.
+    """
     failures = {outcome.failure: outcome.error or "" for outcome in outcomes if outcome.failure}
     unreachable = failures.get(YahooUnreachableError.__name__)
     mixed = failures.get(MixedSourcesError.__name__)
-    if unreachable is None and mixed is None:
+    differing = [it for it in outcomes if it.failure == OtherHistoryError.__name__]
+    if unreachable is None and mixed is None and not differing:
         return
     with never_in_the_way(), connect(settings) as connection:
+        for outcome in differing:
+            open_alert(
+                connection, _history_differs(run, outcome.symbol, outcome.error or ""), deployments.alerts
+            )
         if mixed is not None:
             open_alert(connection, _mixed(run, mixed), deployments.alerts)
         if unreachable is not None:
@@ -260,6 +271,24 @@ def after_batch(
             ).fetchone() or (0, 0)
             if not served and failed >= min(_ENOUGH, asked):
                 open_alert(connection, _unreachable(run, unreachable, failed), deployments.alerts)
+
+
+def _history_key(symbol: str) -> str:
+    return f"history_differs:{symbol}"
+
+
+def _history_differs(run: Run, symbol: str, text: str) -> Alert:
+    details = Details(
+        "Look at the company's news and another source. If Yahoo is right, "
+        f"`python -m include.mltrading reload --symbols {symbol}` puts the old bars away and loads Yahoo's; "
+        "until then nothing is stored of it.",
+        [("Symbol", symbol), ("Found", text), ("Run", run.run_id)],
+        symbols=[symbol],
+    )
+    return Alert(
+        _history_key(symbol), "history_differs", f"{symbol}: Yahoo's history is not the stored one",
+        details, run.dag_id, run.run_id,
+    )  # fmt: skip
 
 
 def _mixed(run: Run, text: str) -> Alert:

@@ -108,6 +108,11 @@ _SAMPLES: dict[Kind, tuple[str, Details]] = {
         Details("Compare the prices around the ex-date with another source.",
                 [("Symbol", "MMM"), ("Split", "1.196 for 1 on 2026-01-16")]),
     ),
+    "history_differs": (
+        "MSFT: Yahoo's history is not the stored one",
+        Details("`python -m include.mltrading reload --symbols MSFT` loads Yahoo's, if it is right.",
+                [("Symbol", "MSFT"), ("Found", "Yahoo says that it trades since 2026-01-12"), *_RUN[2:]]),
+    ),
     "timeouts_high": (
         "14 of 114 symbols took too long (compute_features)",
         Details("Look at the machine's load and at the database's.", [("Tolerated", "10%")],

@@ -15,7 +15,7 @@ from datetime import date, datetime, timedelta
 from fractions import Fraction
 from statistics import median
 
-from include.mltrading.errors import MalformedReplyError
+from include.mltrading.errors import OtherHistoryError
 from include.mltrading.market import basis
 from include.mltrading.market.bars import Bar
 from include.mltrading.market.basis import NEARBY, SAME, Known, Reading, Run, State
@@ -126,7 +126,7 @@ def reconcile(
 
     reply: well-formed bars, oldest first, the running one too. stored: final bars of the reply's span and
     some around it. events: what the reply announces. recorded: what the record holds. span: the first and the
-    last day whose events the reply would tell. Raises MalformedReplyError when the two disagree in a way that
+    last day whose events the reply would tell. Raises OtherHistoryError when the two disagree in a way that
     no split explains.
     """
     if not reply:
@@ -222,7 +222,7 @@ def _is_odd(jump: float, split: Known) -> bool:
 def _unexplained(symbol: str, reading: Reading) -> list[Found]:
     """The split that only a ratio between reply and table shows, if one does.
 
-    Raises MalformedReplyError when there is a ratio and no split explains it.
+    Raises OtherHistoryError when there is a ratio and no split explains it.
     """
     pairs = list(zip(reading.runs, reading.states, strict=True))
     shared = [(run, state) for run, state in pairs if run.shared]
@@ -255,10 +255,10 @@ def _unexplained(symbol: str, reading: Reading) -> list[Found]:
     count = sum(number for number, _ in apart)
     far = median(abs(size) for _, size in apart)
     if count > total / 2 and (total >= _ENOUGH or far >= _FAR):
-        raise MalformedReplyError(
-            f"{symbol}: {count} of {total} bars differ from the stored ones by more than 2%, typically "
-            f"{math.exp(median(size for _, size in apart)):.3g} times, and no split explains it; nothing was "
-            "stored: compare with another source, the next run asks again"
+        raise OtherHistoryError(
+            symbol,
+            f"{count} of {total} bars differ from the stored ones by more than 2%, typically "
+            f"{math.exp(median(size for _, size in apart)):.3g} times, and no split explains it",
         )
     return []
 

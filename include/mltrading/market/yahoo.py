@@ -42,6 +42,7 @@ class VendorReply:
 
     bars: as the vendor has them, oldest first; NaN prices and rows off the hourly grid included.
     source: "yahoo", or "simulated" where the reply's X-Market-Data header says so.
+    first_trade: since when Yahoo says that the symbol trades, UTC; None where it does not say.
     """
 
     symbol: str
@@ -49,6 +50,7 @@ class VendorReply:
     splits: list[Split]
     dividends: list[Dividend]
     source: str
+    first_trade: datetime | None = None
 
 
 @dataclass(frozen=True)

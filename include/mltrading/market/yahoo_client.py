@@ -415,7 +415,17 @@ def _vendor_reply(symbol: str, frame: Any, start: datetime, end: datetime, state
         splits=[Split(day, ratio) for day, ratio in _events(frame["Stock Splits"])],
         dividends=[Dividend(day, amount) for day, amount in _events(frame["Dividends"])],
         source=state.source,
+        first_trade=_first_trade(state.chart),
     )
+
+
+def _first_trade(chart: bytes) -> datetime | None:
+    """The first instant of trading that a chart tells; None where it tells none that can be read."""
+    stamp = json.loads(chart)["chart"]["result"][0].get("meta", {}).get("firstTradeDate")
+    try:
+        return None if isinstance(stamp, bool) else datetime.fromtimestamp(stamp, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
 
 
 def _raw_bars(chart: bytes) -> list[Bar]:

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from include.mltrading.errors import MLTradingError, NoBarsError, UsageError
 from include.mltrading.market.bars import Bar, RefusedBar, screen
 from include.mltrading.market.calendar import grid, last_sessions, new_york_date, sessions_between
+from include.mltrading.market.identity import FIRST_TRADE_TOLERANCE, require_same_company, too_few_agree
 from include.mltrading.market.splits import Adjustment, reconcile
 from include.mltrading.market.trust import judge, require_trading_hours
 from include.mltrading.market.yahoo import VendorReply
@@ -30,7 +31,7 @@ FETCH_SECONDS = 570
 # A bar that the vendor did not have is asked for again for so many sessions.
 HEALED_SESSIONS = 10
 # What a symbol needs after its last wait: a request that times out, and storing.
-_RESERVE_SECONDS = REQUEST_SECONDS + 10
+RESERVE_SECONDS = REQUEST_SECONDS + 10
 
 log = logging.getLogger(__name__)
 
@@ -56,30 +57,43 @@ class Collection:
 
         Raises YahooError when the vendor does not deliver, NoBarsError when it delivers none of the bars
         that the exchange had in the window, PostponedError when the rate limit lasts longer than the task,
-        UsageError when the database holds another source's data or the window's bars were archived.
+        OtherHistoryError when it serves another company's bars, UsageError when the database holds another
+        source's data or the window's bars were archived.
         """
         begun = datetime.now(UTC)
         with connect(self.settings) as connection:
             started()
             start = self._first_instant(connection, symbol)
             end = self.window.end
-            deadline = min(self.ends_at, time.monotonic() + FETCH_SECONDS) - _RESERVE_SECONDS
+            deadline = min(self.ends_at, time.monotonic() + FETCH_SECONDS) - RESERVE_SECONDS
             vendor = Vendor(connection, self.settings, self.priority, deadline, self.retry_seconds)
             wide = False
+            served: list[Bar] | None = None  # what the vendor has of the hours of doubtful bars
+            reply = vendor.fetch(symbol, start, end)
             while True:
-                reply = vendor.fetch(symbol, start, end)
                 good, refused = self._screened(connection, reply, start)
                 with connection.transaction():
                     market_data.lock_symbol(connection, symbol)
                     _require_not_archived(connection, symbol, start)
-                    adjustment = _reconciled(connection, reply, good, start, end)
-                    oldest = market_data.oldest_bar(connection, symbol)
-                    # History moves to a new basis: what the vendor serves of it is better than what we scale.
-                    if wide or not adjustment.moves_table or oldest is None or oldest >= start:
-                        written = self._store(connection, reply, good, refused, adjustment, start)
-                        ledger.finish(connection, self.run.attempt(COLLECT), symbol, begun, written.bars)
-                        break
-                start, wide = self.window.widened(oldest), True
+                    doubtful = self._doubtful(connection, reply, good, start)
+                    if not doubtful or served is not None:
+                        if doubtful:
+                            require_same_company(
+                                symbol, doubtful, served or [], reply.first_trade, reply.splits
+                            )
+                        adjustment = _reconciled(connection, reply, good, start, end)
+                        oldest = market_data.oldest_bar(connection, symbol)
+                        # History moves to a new basis: what the vendor serves of it is better than what we
+                        # scale.
+                        if wide or not adjustment.moves_table or oldest is None or oldest >= start:
+                            written = self._store(connection, reply, good, refused, adjustment, start)
+                            ledger.finish(connection, self.run.attempt(COLLECT), symbol, begun, written.bars)
+                            break
+                        start, wide = self.window.widened(oldest), True
+                if doubtful and served is None:
+                    served = self._served(vendor, symbol, doubtful)
+                else:
+                    reply = vendor.fetch(symbol, start, end)
         log.info(
             "%s: %d bars from %s to %s, %d written, %d revised",
             symbol, len(good), f"{start:%Y-%m-%d %H:%M}", f"{end:%Y-%m-%d %H:%M}",
@@ -113,6 +127,29 @@ class Collection:
             # Whether the vendor has restated what came before it shows only in bars of before it.
             starts.append(max(session.open for session in healed if session.day < undecided))
         return min(starts)
+
+    def _doubtful(
+        self, connection: Connection, reply: VendorReply, good: list[tuple[Bar, bool]], start: datetime
+    ) -> list[Bar]:
+        """Stored bars of which the reply leaves open whether they are the same company's; mostly none."""
+        symbol = reply.symbol
+        if reply.first_trade is not None:
+            first = reply.first_trade - FIRST_TRADE_TOLERANCE
+            if before := market_data.newest_before(connection, symbol, first):
+                return before
+        stored = market_data.final_bars(connection, symbol, start, self.window.end)
+        if not too_few_agree([bar for bar, is_final in good if is_final], stored):
+            return []
+        reach = self.window.widened(stored[0].timestamp)
+        return [bar for bar in stored if bar.timestamp >= reach]
+
+    def _served(self, vendor: Vendor, symbol: str, doubtful: list[Bar]) -> list[Bar]:
+        """What the vendor has of the hours of stored bars."""
+        start, end = self.window.widened(doubtful[0].timestamp), doubtful[-1].timestamp + timedelta(hours=1)
+        try:
+            return vendor.fetch(symbol, start, end).bars if start < end else []
+        except NoBarsError:
+            return []
 
     def _screened(
         self, connection: Connection, reply: VendorReply, start: datetime

@@ -63,6 +63,16 @@ def final_bars(connection: Connection, symbol: str, start: datetime, end: dateti
     return [Bar(*row) for row in rows]
 
 
+def newest_before(connection: Connection, symbol: str, instant: datetime) -> list[Bar]:
+    """The last of the symbol's final bars before `instant`, oldest first; archived ones among them where
+    features look back to them.
+    """
+    rows = connection.execute(
+        query("newest_bars_before"), {"symbol": symbol, "before": instant, "limit": 2 * CONTEXT_BARS}
+    ).fetchall()
+    return [Bar(*row) for row in reversed(rows)]
+
+
 def oldest_bar(connection: Connection, symbol: str) -> datetime | None:
     """Start of the symbol's oldest bar, None without one."""
     row = connection.execute(query("oldest_bar"), {"symbol": symbol}).fetchone()
@@ -201,6 +211,42 @@ def retract_bars(
         {"symbol": symbol, "timestamps": list(timestamps), "correlation_id": correlation_id},
     ).fetchone()
     return int(row[0]) if row else 0
+
+
+def all_bars(connection: Connection, symbol: str) -> list[Bar]:
+    """All stored bars of the symbol, provisional ones too, oldest first."""
+    return [Bar(*row) for row in connection.execute(query("all_bars"), {"symbol": symbol})]
+
+
+def end_actions(
+    connection: Connection, symbol: str, but: Sequence[tuple[date, str, float]], *, correlation_id: str
+) -> None:
+    """Take the symbol's corporate actions off the record, into their history.
+
+    but: those that stay, (ex-date, "split" or "dividend", ratio or dollars a share). A split for which stored
+    bars were restated goes in any case.
+    """
+    columns = list(zip(*but, strict=True)) or [()] * 3
+    names = ("ex_dates", "kinds", "values")
+    connection.execute(
+        query("end_actions"),
+        {
+            "symbol": symbol,
+            "correlation_id": correlation_id,
+            **{name: list(column) for name, column in zip(names, columns, strict=True)},
+        },
+    )
+
+
+def forget_archive(connection: Connection, symbol: str) -> None:
+    """The symbol's archived bars are no part of its history any more: nothing looks back to them."""
+    connection.execute(query("archive_clear_lookback"), {"symbol": symbol})
+    connection.execute(query("forget_archive"), {"symbol": symbol})
+
+
+def take_back_releases(connection: Connection, symbol: str) -> None:
+    """The vendor has a say again in bars that somebody had released from quarantine."""
+    connection.execute(query("take_back_releases"), {"symbol": symbol})
 
 
 def released_bars(connection: Connection, symbol: str) -> set[datetime]:
