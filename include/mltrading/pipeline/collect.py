@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from include.mltrading.errors import MLTradingError, NoBarsError, UsageError
-from include.mltrading.market.bars import Bar, RefusedBar, screen
+from include.mltrading.market.bars import Bar, RefusedBar, hours_without_trade, screen
 from include.mltrading.market.calendar import grid, sessions_between
 from include.mltrading.market.splits import Adjustment, rebased, reconcile
 from include.mltrading.market.trust import judge, require_trading_hours
@@ -18,7 +18,7 @@ from include.mltrading.pipeline.quality import missing_bars
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.vendor import REQUEST_SECONDS, Vendor
-from include.mltrading.pipeline.window import Window
+from include.mltrading.pipeline.window import Window, earliest
 from include.mltrading.settings import Settings
 from include.mltrading.store import ledger, market_data
 from include.mltrading.store.connection import Connection, connect
@@ -27,8 +27,6 @@ from include.mltrading.store.request_clock import ON_DEMAND
 # One symbol may take so long, waiting for its turn included: the mapped task's execution_timeout of ten
 # minutes, less its start and end.
 FETCH_SECONDS = 570
-# A bar that the vendor did not have is asked for again for so many sessions.
-HEALED_SESSIONS = 10
 # What a symbol needs after its last wait: a request that times out, and storing.
 _RESERVE_SECONDS = REQUEST_SECONDS + 10
 
@@ -89,7 +87,8 @@ class Collection:
 
     def _first_instant(self, connection: Connection, symbol: str) -> datetime:
         """Where the symbol's window starts: a scheduled one reaches back to bars that are still missing."""
-        start = self.window.first_instant(market_data.last_final_bar(connection, symbol))
+        newest = market_data.last_final_bar(connection, symbol)
+        start = self.window.first_instant(newest)
         archived = market_data.archived_before(connection, symbol)
         if archived is not None and start < archived:
             if self.window.end <= archived:
@@ -99,14 +98,17 @@ class Collection:
                 )
             log.warning("%s: bars before %s were archived and are left alone", symbol, f"{archived:%Y-%m-%d}")
             return archived
-        if self.window.sessions is None:
+        if self.window.sessions is None or newest is None:
             return start
+        last_served = ledger.last_served(connection, self.run.dag_id, COLLECT, symbol, self.window.end)
         holes = missing_bars(
             connection, [symbol], self.window.end,
-            sessions=HEALED_SESSIONS, finality_delay=self.finality_delay,
+            sessions=self.window.healed(last_served), finality_delay=self.finality_delay, quiet_too=True,
         )  # fmt: skip
-        # One request serves any window, so asking for more costs nothing.
-        return min([start, *(sessions_between(hole.day, hole.day)[0].open for hole in holes[:1])])
+        # One request serves any window; what the vendor no longer serves, or was archived, is out of reach.
+        reachable = max(earliest(), archived) if archived is not None else earliest()
+        opens = (sessions_between(hole.day, hole.day)[0].open for hole in holes)
+        return min([start, *[instant for instant in opens if instant >= reachable][:1]])
 
     def _screened(
         self, connection: Connection, reply: VendorReply, start: datetime
@@ -174,6 +176,9 @@ class Collection:
         all_refused = refused + judged.refused
         market_data.quarantine(connection, symbol, all_refused, correlation_id=run_id)
         market_data.confirm_bars(connection, symbol, [bar.timestamp for bar, _ in judged.good])
+        market_data.record_quiet_hours(
+            connection, symbol, hours_without_trade(reply.bars, grid(start, self.window.end))
+        )
         market_data.upsert_actions(
             connection,
             symbol,

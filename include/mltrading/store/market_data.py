@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from include.mltrading.errors import MixedSourcesError
@@ -16,6 +16,9 @@ from include.mltrading.store.queries import query
 
 if TYPE_CHECKING:
     from include.mltrading.market.splits import Found
+
+# Longer than anybody looks back for missing bars at every tick.
+QUIET_HOURS_KEPT = timedelta(days=60)
 
 
 class Written(NamedTuple):
@@ -186,6 +189,15 @@ def retract_bars(
 def released_bars(connection: Connection, symbol: str) -> set[datetime]:
     """Starts of the bars that somebody has released from quarantine: the vendor has no say in them."""
     return {row[0] for row in connection.execute(query("released_bars"), {"symbol": symbol})}
+
+
+def record_quiet_hours(connection: Connection, symbol: str, hours: Sequence[datetime]) -> None:
+    """Remember in which hours nobody traded, as the vendor says. hours: starts of bars."""
+    if hours:
+        connection.execute(
+            query("record_quiet_hours"),
+            {"symbol": symbol, "hours": list(hours), "since": max(hours) - QUIET_HOURS_KEPT},
+        )
 
 
 def confirm_bars(connection: Connection, symbol: str, timestamps: Sequence[datetime]) -> None:
