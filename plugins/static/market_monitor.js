@@ -189,6 +189,7 @@ function tiles(totals) {
   const box = at("mm-totals");
   for (const [name, title] of Object.entries(TITLES)) {
     let tile = box.querySelector(`[data-total=${name}]`);
+    if (!tile && totals[name] === undefined) continue; // a rare state
     if (!tile) {
       tile = element("button", element("strong"), `mm-total mm-total-${name}`);
       tile.type = "button";
@@ -202,7 +203,7 @@ function tiles(totals) {
       });
       box.append(tile);
     }
-    tile.querySelector("strong").textContent = number(totals[name]);
+    tile.querySelector("strong").textContent = number(totals[name] ?? 0);
     tile.setAttribute("aria-pressed", String(name === chosen));
     tile.classList.toggle("mm-some", totals[name] > 0);
   }

@@ -580,7 +580,7 @@ def test_every_number_of_the_snapshot_is_what_plain_sql_says(
             "sessions": 10,
             "count_to": COUNT_TO,
             "totals": {
-                "symbols": 5, "fresh": 2, "late": 1, "stale": 1, "silent": 0, "empty": 1,
+                "symbols": 5, "fresh": 2, "late": 1, "stale": 1, "empty": 1,
                 "features_behind": 2, "missing": 4,
             },
             "symbols": [

@@ -166,7 +166,8 @@ class DataFreshness:
     """expected_bar: start of the newest bar that has ended.
 
     stale_before: a symbol whose newest bar is older is stale; it is the mails' rule. sessions: so many are
-    looked through for missing bars. totals: symbols, by freshness, and those that lack features or bars.
+    looked through for missing bars. totals: symbols, by freshness (silent: where there are some), and
+    those that lack features or bars.
     """
 
     expected_bar: datetime
@@ -475,9 +476,9 @@ def _freshness(
     stale = stale_before(deployments, now)
     silent = silent_symbols({name: newest for name, newest, _, _ in rows}, now)
     states = [_symbol(market, stale, silent, *row) for row in rows]
-    totals = {"symbols": len(states), "fresh": 0, "late": 0, "stale": 0, "silent": 0, "empty": 0}
+    totals = {"symbols": len(states), "fresh": 0, "late": 0, "stale": 0, "empty": 0}
     for state in states:
-        totals[state.freshness] += 1
+        totals[state.freshness] = totals.get(state.freshness, 0) + 1
     totals["features_behind"] = sum(state.features_behind > 0 for state in states)
     totals["missing"] = sum(state.missing > 0 for state in states)
     threshold = deployments.deployments[COLLECTION_DAG_ID].alert_threshold_hours
