@@ -1,11 +1,12 @@
 -- Per asked symbol: its newest final bar, how many of its final bars lack up-to-date features (counting ends
 -- at a limit: a fresh load lacks them all), and how many of the expected bars it lacks. Nothing is expected
--- before a symbol's first bar; a symbol without any lacks them all.
+-- before a symbol's first bar; a symbol without any lacks them all. An hour in which nobody traded is none.
 SELECT
     asked.symbol, newest.timestamp, stale.bars,
     -- width_bucket: how many of the expected bars come before the first one.
     cardinality(%(expected)s::timestamptz[]) - held.bars
         - coalesce(width_bucket(oldest.timestamp - interval '1 microsecond', %(expected)s::timestamptz[]), 0)
+        - quiet.hours
 FROM unnest(%(symbols)s::text[]) AS asked (symbol)
 LEFT JOIN symbol_state ON symbol_state.symbol = asked.symbol
 LEFT JOIN LATERAL (
@@ -23,6 +24,13 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS bars FROM market_data
     WHERE market_data.symbol = asked.symbol AND is_final AND timestamp BETWEEN %(first)s AND %(last)s
 ) AS held
+CROSS JOIN LATERAL (
+    SELECT count(*) AS hours FROM unnest(symbol_state.quiet_hours) AS hour
+    WHERE hour = ANY (%(expected)s::timestamptz[]) AND hour >= oldest.timestamp
+    AND NOT EXISTS (
+        SELECT FROM market_data WHERE market_data.symbol = asked.symbol AND timestamp = hour AND is_final
+    )
+) AS quiet
 CROSS JOIN LATERAL (
     SELECT count(*) AS bars FROM (
         SELECT FROM market_data

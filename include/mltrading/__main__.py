@@ -285,11 +285,12 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         return 0
     from include.mltrading.config import load_deployments
     from include.mltrading.monitor.diagnosis import diagnose, in_words
-    from include.mltrading.pipeline.quality import Missing, listing
+    from include.mltrading.pipeline.quality import SILENT_SESSIONS, Missing, listing
 
     diagnosis = diagnose(settings)
     found = diagnosis.data
-    missing = [Missing(**row) for row in found["missing_bars"]]
+    silent = found["symbols_without_new_bars"]
+    missing = [Missing(**row) for row in found["missing_bars"] if row["symbol"] not in silent]
     milliseconds = found["query_milliseconds"]
     system = "\n".join(in_words(diagnosis, load_deployments(settings.deployments_file)))
     _print(
@@ -298,6 +299,7 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         f"database        ok, queries in {', '.join(f'{ms:g} ms' for ms in milliseconds.values())}\n"
         f"latest bar      {check.with_age(found['latest_bar'])}\n"
         f"symbols         {found['symbols']}, without bars: {_names(found['symbols_without_bars'])}\n"
+        f"no new bars     for {SILENT_SESSIONS} sessions (halted, delisted or renamed?): {_names(silent)}\n"
         f"stale features  {_names(found['symbols_with_stale_features'])}\n"
         f"features of the last day  {found['features_of_the_last_day']}\n"
         f"missing bars    of the last {check.CHECKED_SESSIONS} sessions: {listing(missing)}\n"

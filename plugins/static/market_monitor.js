@@ -10,10 +10,10 @@ const root = at("market-monitor");
 // Which interval of the YAML each part goes by.
 const PACE = { pipelines: "pipeline_status", freshness: "data_freshness", performance: "system_health", health: "system_health" };
 const TITLES = {
-  symbols: "symbols", fresh: "fresh", late: "late", stale: "stale", empty: "without bars",
+  symbols: "symbols", fresh: "fresh", late: "late", stale: "stale", silent: "no new bars", empty: "without bars",
   missing: "with missing bars", features_behind: "features behind",
 };
-const WORST = { empty: 0, stale: 1, late: 2, fresh: 3 };
+const WORST = { empty: 0, silent: 1, stale: 2, late: 3, fresh: 4 };
 const intervals = { pipeline_status: 30, system_health: 60, data_freshness: 45 };
 const seen = {};
 const failures = {};
@@ -189,6 +189,7 @@ function tiles(totals) {
   const box = at("mm-totals");
   for (const [name, title] of Object.entries(TITLES)) {
     let tile = box.querySelector(`[data-total=${name}]`);
+    if (!tile && totals[name] === undefined) continue; // a rare state
     if (!tile) {
       tile = element("button", element("strong"), `mm-total mm-total-${name}`);
       tile.type = "button";
@@ -202,7 +203,7 @@ function tiles(totals) {
       });
       box.append(tile);
     }
-    tile.querySelector("strong").textContent = number(totals[name]);
+    tile.querySelector("strong").textContent = number(totals[name] ?? 0);
     tile.setAttribute("aria-pressed", String(name === chosen));
     tile.classList.toggle("mm-some", totals[name] > 0);
   }
@@ -258,6 +259,7 @@ function troubles() {
   const totals = seen.freshness?.totals;
   const count = (of, one, many) => `${number(of)} ${of === 1 ? `symbol${one}` : `symbols${many}`}`;
   if (totals?.stale) found.push(count(totals.stale, " is stale", " are stale"));
+  if (totals?.silent) found.push(`${count(totals.silent, " has", " have")} no new bars for days (halted, delisted or renamed?)`);
   if (totals?.empty) found.push(count(totals.empty, " has no bars", " have no bars"));
   if (totals?.missing) found.push(count(totals.missing, " has missing bars", " have missing bars"));
   if (totals?.features_behind) found.push(`features of ${count(totals.features_behind, "", "")} are behind`);

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,13 +18,14 @@ from mail_catcher import MailCatcher, html_of, text_of
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from include.market_simulator import MarketSimulator
+from include.mltrading.airflow import alerts, compat
 from include.mltrading.airflow.alerts import deliver
 from include.mltrading.alerts import checks
 from include.mltrading.alerts.kinds import MANNERS, Kind
 from include.mltrading.alerts.store import Alert, Details, Item, open_alert, open_alerts, record_past, resolve
 from include.mltrading.config import Deployments, load_deployments
 from include.mltrading.errors import OtherHistoryError
-from include.mltrading.market.calendar import NEW_YORK, grid
+from include.mltrading.market.calendar import NEW_YORK, bars_of, grid, last_sessions
 from include.mltrading.pipeline.exit_codes import EXIT_DATABASE_REFUSED, EXIT_NO_DATABASE
 from include.mltrading.pipeline.quality import AppliedSplit, Quality
 from include.mltrading.pipeline.run import Run
@@ -217,6 +219,86 @@ def test_a_name_cannot_put_a_header_or_a_tag_into_a_mail(
     assert mail["Bcc"] is None
     assert "<script>" not in html_of(mail)
     assert "&lt;i&gt;</code>" in html_of(mail)
+
+
+# The same symbols, run after run ----------------------------------------------------------------------------
+
+ASKED = ["AAPL", "IBM", "MSFT"]
+Digest = Callable[..., list[str]]
+
+
+@pytest.fixture
+def outcome(
+    market: Connection, catcher: MailCatcher, deployments: Deployments, monkeypatch: pytest.MonkeyPatch
+) -> Digest:
+    """outcome("AAPL") lets a run end in which AAPL failed, and none of the others; the subjects of the mails.
+
+    task: a task that failed before anything was collected. again: the run before is reported once more.
+    """
+    runs = [0]
+    monkeypatch.setattr("include.mltrading.airflow.params.find_problem", lambda *_: None)
+    context = {
+        "dag": SimpleNamespace(params={}),
+        "dag_run": SimpleNamespace(conf={}, logical_date=datetime.now(UTC)),
+    }
+
+    def end(*failing: str, task: str = "", again: bool = False) -> list[str]:
+        runs[0] += not again
+        run_id = f"run {runs[0]}"
+        now = datetime.now(UTC)
+        run = compat.RunFacts(checks.COLLECTION, run_id, "scheduled", "failed", now, now)
+        red = [compat.InstanceFacts(task, -1, "failed", None, None, "http://h/log")] if task else []
+        monkeypatch.setattr(compat, "instances", lambda *_, **__: red)
+        for symbol in [] if task else ASKED:
+            market.execute(
+                "INSERT INTO processing_history (dag_id, run_id, step, symbol, try, correlation_id,"
+                " window_end, finished_at, status)"
+                " VALUES (%s, %s, 'collect_symbol', %s, 1, 'c', now(), now(), %s) ON CONFLICT DO NOTHING",
+                (checks.COLLECTION, run_id, symbol, "error" if symbol in failing else "ok"),
+            )
+        alerts._tell_outcome(market, deployments, run, context, ASKED, failed=bool(failing or task))
+        deliver(market, deployments)
+        return [str(mail["Subject"]).split(" New York: ")[-1] for mail in catcher.take()]
+
+    return end
+
+
+def test_the_same_failing_symbols_are_told_once_a_day_and_their_recovery_once(
+    market: Connection, outcome: Digest
+) -> None:
+    assert outcome("AAPL") == ["1 of 3 symbols failed"]
+    assert outcome("AAPL", again=True) == []
+    for _ in range(7):
+        pass_time(market, 60)
+        assert outcome("AAPL") == []
+    pass_time(market, 24 * 60)
+    assert outcome("AAPL") == ["1 of 3 symbols failed"]
+    assert outcome("AAPL") == []
+    assert outcome() == ["1 of 3 symbols failed"]  # over
+    assert [*outcome(), *outcome("AAPL")] == []  # comes and goes within the day
+    assert open_alerts(market)[0].details.symbols == ["AAPL"]
+
+
+def test_other_symbols_that_fail_and_runs_that_fail_as_a_whole_are_told_at_once(
+    market: Connection, outcome: Digest
+) -> None:
+    assert outcome("AAPL") == ["1 of 3 symbols failed"]
+    assert outcome("MSFT") == ["1 of 3 symbols failed"]
+    assert outcome("AAPL", "MSFT") == ["2 of 3 symbols failed"]
+    assert outcome(*ASKED) == ["3 of 3 symbols failed"]
+    assert outcome(task="check_session") == ["failed in check_session"]
+    assert outcome(task="check_session") == []
+    assert len(open_alerts(market)) == 1
+
+
+def test_what_people_know_of_is_over_also_where_they_did_not_hear_of_the_run_between(
+    outcome: Digest, market: Connection
+) -> None:
+    outcome("AAPL")
+    assert outcome("AAPL", "MSFT") == ["2 of 3 symbols failed"]
+    assert outcome("AAPL") == []  # told within the day
+    assert outcome() == ["2 of 3 symbols failed"]
+    assert open_alerts(market) == []
 
 
 # The mail server is down ------------------------------------------------------------------------------------
@@ -508,7 +590,7 @@ def here(settings: Settings, tmp_path: Path) -> Settings:
 
 
 RUN = Run(checks.COLLECTION, "run 1", 1, datetime.now(UTC))
-NOTHING = Quality([], {}, [])
+NOTHING = Quality([], {}, [], [])
 
 
 def record_tries(market: Connection, *statuses: str, symbols: Sequence[str] = SYMBOLS) -> None:
@@ -596,12 +678,105 @@ def test_missing_bars_are_told_until_they_are_there(
     assert left_behind(market, here, tolerant) == []
 
 
+def store_sessions(market: Connection, lacking: dict[str, Callable[[datetime], bool]]) -> None:
+    """Every bar of the last weeks that is due, but for those of which a symbol's function says so."""
+    now = datetime.now(UTC)
+    due = [start for start, end in grid(now - timedelta(days=25), now).items() if end <= now]
+    with market.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO market_data VALUES (%s, %s, 1, 1, 1, 1, 1, true, 'simulated')"
+            " ON CONFLICT DO NOTHING",
+            [(symbol, start) for symbol, lacks in lacking.items() for start in due if not lacks(start)],
+        )
+
+
+def nothing(_: datetime) -> bool:
+    return False
+
+
+@pytest.fixture
+def tolerant(deployments: Deployments) -> Deployments:
+    """What this machine's memory and disks are like is of no concern."""
+    return changed(deployments, memory_free_share=1e-6, disk_free_share=1e-6, missing_bars_after_minutes=0)
+
+
+def test_a_symbol_without_new_bars_for_five_sessions_is_told_once_and_no_more_as_missing_or_stale(
+    market: Connection, here: Settings, catcher: MailCatcher, tolerant: Deployments
+) -> None:
+    closed = [day for day in last_sessions(7, RUN.window_end) if day.close <= RUN.window_end]
+    halt = closed[-4].open
+    store_sessions(market, {"AAPL": lambda start: start >= halt, "MSFT": nothing})
+    assert left_behind(market, here, tolerant) == ["bars_missing"]  # four sessions are no week
+    deliver(market, tolerant)
+    assert "missing" in catcher.take()[0]["Subject"]
+    market.execute("DELETE FROM market_data WHERE symbol = 'AAPL' AND timestamp >= %s", (closed[-5].open,))
+    for _ in range(3):
+        assert left_behind(market, here, tolerant) == ["symbol_silent"]
+        deliver(market, tolerant)
+        pass_time(market, 24 * 60)
+    noon = closed[-1].open + timedelta(hours=3)
+    checks.freshness(market, tolerant, SYMBOLS, noon)
+    assert catcher.subjects == [
+        "[MLTrading] warning: AAPL: no new bar for 5 sessions: halted, delisted or renamed?"
+    ]
+    store_sessions(market, {"AAPL": nothing})
+    assert left_behind(market, here, tolerant) == []
+    deliver(market, tolerant)
+    assert str(catcher.mails[-1]["Subject"]).startswith("[MLTrading] over: AAPL")
+
+
+def test_where_most_symbols_have_no_new_bars_none_is_called_halted(
+    market: Connection, here: Settings, tolerant: Deployments
+) -> None:
+    long_ago = RUN.window_end - timedelta(days=14)
+    store_sessions(market, dict.fromkeys(SYMBOLS, lambda start: start > long_ago))
+    assert "symbol_silent" not in left_behind(market, here, tolerant)
+
+
+def test_hours_that_many_symbols_lack_are_one_alert_about_yahoo_until_they_come(
+    market: Connection, here: Settings, catcher: MailCatcher, tolerant: Deployments
+) -> None:
+    day = last_sessions(2, RUN.window_end)[0]
+    hours = [start for start, _ in bars_of(day)]
+    store_sessions(
+        market, {"AAPL": lambda at: at in hours[1:3], "MSFT": lambda at: at in [*hours[1:3], hours[-1]]}
+    )
+    for _ in range(2):
+        # What one of them lacks alone is its own.
+        assert sorted(left_behind(market, here, tolerant)) == ["bars_missing", "bars_withheld"]
+        deliver(market, tolerant)
+    assert sorted(catcher.subjects) == [
+        "[MLTrading] warning: 1 bars of 1 symbol are missing",
+        f"[MLTrading] warning: Yahoo lacks 2 hours of {day.day} for 2 symbols",
+    ]
+    # A later day, on which nobody looks at that session for missing bars any more, does not end it.
+    later = dataclasses.replace(RUN, run_id="run 2", window_end=RUN.window_end + timedelta(days=8))
+    checks.after_publish(here, tolerant, later, "collect_symbol", SYMBOLS, NOTHING)
+    assert f"bars_withheld:{day.day}" in [it.key for it in open_alerts(market)]
+    market.execute("DELETE FROM alerts WHERE resolved_at IS NULL AND key NOT LIKE %s", (f"%{day.day}",))
+    store_sessions(market, dict.fromkeys(SYMBOLS, nothing))
+    assert left_behind(market, here, tolerant) == []
+    deliver(market, tolerant)
+    assert "[MLTrading] over: Yahoo lacks 2 hours" in " ".join(catcher.subjects)
+
+
+def test_a_run_for_a_few_symbols_or_of_which_none_was_served_says_nothing_about_yahoo(
+    market: Connection, here: Settings, tolerant: Deployments
+) -> None:
+    hour = bars_of(last_sessions(2, RUN.window_end)[0])[1][0]
+    store_sessions(market, dict.fromkeys(SYMBOLS, lambda start: start == hour))
+    record_tries(market, "error", "error")
+    assert left_behind(market, here, tolerant) == []
+    record_tries(market, "ok", "error")
+    assert left_behind(market, here, tolerant) == ["bars_missing"]
+
+
 def test_refused_bars_and_splits_are_events(
     market: Connection, here: Settings, catcher: MailCatcher, deployments: Deployments
 ) -> None:
     tolerant = changed(deployments, memory_free_share=1e-6, disk_free_share=1e-6)
     store_recent_bars(market)
-    found = Quality([], {"AAPL": 2}, [AppliedSplit("MSFT", date(2026, 1, 5), 4.0, 120)])
+    found = Quality([], {"AAPL": 2}, [AppliedSplit("MSFT", date(2026, 1, 5), 4.0, 120, "event")], [])
     for _ in range(2):
         assert left_behind(market, here, tolerant, found) == []
         deliver(market, deployments)

@@ -131,6 +131,7 @@ def test_freshness_is_counted_in_the_exchanges_bars(connection: Connection) -> N
         "NONE": (None, None, None, "empty"),
     }
     assert older[1] > 1500
+    assert older[3] == "silent"
     missing = {}
     for symbol in symbols:
         stored = {
@@ -145,8 +146,19 @@ def test_freshness_is_counted_in_the_exchanges_bars(connection: Connection) -> N
     assert missing["HOLES"] == 3
     assert missing["NEW"] == 0
     assert found.totals == {
-        "symbols": 8, "fresh": 3, "late": 1, "stale": 3, "empty": 1, "features_behind": 7, "missing": 6,
+        "symbols": 8, "fresh": 3, "late": 1, "stale": 2, "silent": 1, "empty": 1,
+        "features_behind": 7, "missing": 6,
     }  # fmt: skip
+
+
+def test_an_hour_in_which_nobody_traded_is_no_missing_bar(connection: Connection) -> None:
+    plant_bars(connection, "THIN", DUE[:5] + DUE[7:])
+    # One is known to be quiet, and what has come as a bar since is none any more.
+    connection.execute(
+        "INSERT INTO symbol_state (symbol, quiet_hours) VALUES ('THIN', %s)", ([DUE[4], DUE[5]],)
+    )
+    [found] = look(connection, ["THIN"], "freshness").symbols
+    assert found.missing == 1
 
 
 @pytest.mark.parametrize(

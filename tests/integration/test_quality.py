@@ -71,6 +71,34 @@ def test_missing_bars_are_told_by_symbol_and_session(
         assert missing_bars(connection, ["AAPL"], TICK) == []
 
 
+def test_an_hour_without_a_trade_is_no_missing_bar_until_it_comes_as_one(
+    collect: Collect, settings: Settings, simulator: MarketSimulator
+) -> None:
+    collect(FIRST, START)
+    simulator.fault("nan_rows", every=2)
+    assert collect(TICK).status == "ok"
+    with connect(settings) as connection:
+        assert missing_bars(connection, ["AAPL"], TICK) == []
+        assert missing_bars(connection, ["AAPL"], TICK, quiet_too=True) != []
+    simulator.clear_faults()
+    collect(TICK)  # it is asked for again all the same
+    with connect(settings) as connection:
+        assert missing_bars(connection, ["AAPL"], TICK, quiet_too=True) == []
+
+
+def test_a_bar_that_was_missing_for_long_is_asked_for_again_at_the_first_tick_of_a_session(
+    collect: Collect, database: str, simulator: MarketSimulator
+) -> None:
+    simulator.fault("missing_day", day="2026-01-06")
+    for tick, start in ((FIRST, START), (at(22, 10), None)):
+        assert collect(tick, start).status == "ok"
+    simulator.clear_faults()
+    collect(at(22, 11))
+    assert at(6, 9, 30) not in stored(database)
+    collect(at(23, 11))
+    assert_same(stored(database), truth(at(23, 11)))
+
+
 def test_a_runs_summary_tells_what_is_missing_refused_and_restated(
     collect: Collect, settings: Settings, simulator: MarketSimulator, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,22 @@ def test_a_new_symbol_gets_a_year() -> None:
     assert Window(TICK, sessions=3).first_instant(None) == TICK - timedelta(days=366)
 
 
+@pytest.mark.parametrize(
+    ("last_served", "sessions"),
+    [
+        (datetime(2026, 1, 26, 9, tzinfo=NEW_YORK), 10),  # the second tick of a session
+        (datetime(2026, 1, 25, 16, tzinfo=NEW_YORK), 252),  # of a week
+        (datetime(2025, 12, 31, 16, tzinfo=NEW_YORK), 504),  # of a month
+        (None, 504),
+    ],
+)
+def test_the_older_a_missing_bar_the_more_seldom_it_is_asked_for(
+    last_served: datetime | None, sessions: int
+) -> None:
+    assert Window(TICK, sessions=3).healed(last_served) == sessions
+    assert Window(TICK + timedelta(days=1), sessions=3).healed(TICK) == 60
+
+
 def test_a_given_start_or_period_is_kept_whatever_is_stored() -> None:
     start = datetime(2026, 1, 5, tzinfo=UTC)
     assert Window(TICK, start=start).first_instant(None) == start

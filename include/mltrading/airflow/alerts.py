@@ -125,8 +125,9 @@ def _tell_outcome(
         alert = _failure(deployments, run, context, served, reasons)
         told_otherwise = _is_told_otherwise(connection, run, served)
         open_alert(connection, alert, deployments.alerts, told=told_otherwise)
-        if alert.kind == "run_failed":
-            # This one tells all; nobody needs to hear that the one before is over.
+        # The newest mail tells all; nobody needs to hear that the one before is over. Where a quiet period
+        # holds it back, the one before is what people know of, and what they will hear the end of.
+        if any(it.key == alert.key and it.is_told for it in open_alerts(connection, ["run_failed"])):
             resolve(connection, [it.key for it in told if it.key != alert.key], quietly=True)
     elif tried:
         resolve(connection, [it.key for it in told if set(it.details.symbols) <= served])
@@ -188,7 +189,7 @@ def _failure(
         what = f"failed in {', '.join(sorted({it.task_id for it in others})) or 'no task'}"
     items = [Item(f"task {it.task_id}: its log tells why", it.log_url) for it in others] + items
     subject = f"{name}, {_spoken(run)}: {what}"
-    failing = sorted(reasons) or sorted({it.task_id for it in others})
+    failing = sorted(reasons) + sorted({it.task_id for it in others})
     digest = hashlib.sha256(",".join(failing).encode()).hexdigest()[:12]
     if reasons:
         facts.append(("Symbols served", f"{len(served)} of {total}"))
@@ -197,10 +198,8 @@ def _failure(
         f"`python -m include.mltrading check --run {run.run_id}` tells the run's story.",
         facts, "Failed", items, sorted(reasons),
     )  # fmt: skip
-    return Alert(
-        f"run_failed:{run.dag_id}:{run.run_id}:{digest}", "run_failed", subject, details,
-        run.dag_id, run.run_id, f"run_failed:{run.dag_id}:{digest}",
-    )  # fmt: skip
+    # The same failing again in the next run is the same alert, seen again.
+    return Alert(f"run_failed:{run.dag_id}:{digest}", "run_failed", subject, details, run.dag_id, run.run_id)
 
 
 # While a run goes on ------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -31,10 +31,20 @@ from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import bars_of, is_trading_time, last_sessions, market_time_ago
 from include.mltrading.market.splits import TAKEN_BACK
 from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.pipeline.quality import Quality, UndecidedSplit, missing_bars
+from include.mltrading.pipeline.quality import (
+    SESSIONS,
+    SILENT_SESSIONS,
+    Quality,
+    UndecidedSplit,
+    missing_bars,
+    silent_symbols,
+    withheld_hours,
+    without,
+)
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Outcome
 from include.mltrading.pipeline.steps import COLLECT
+from include.mltrading.pipeline.window import earliest
 from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store import ledger
 from include.mltrading.store.connection import Connection, connect, database_errors
@@ -74,10 +84,17 @@ def after_publish(
 ) -> None:
     """Tell what a run leaves behind. quality: of a collecting run."""
     with never_in_the_way(), connect(settings) as connection:
+        results = ledger.latest(connection, run.dag_id, run.run_id, step, symbols)
         if quality is not None:
+            # What a run did not get is told by its failure.
+            failed = {symbol for symbol, result in results.items() if result.status != ledger.OK}
             with never_in_the_way():
                 _of_quality(connection, settings, deployments, run, quality)
-        results = ledger.latest(connection, run.dag_id, run.run_id, step, symbols)
+            with never_in_the_way():
+                if run.is_live() and not (results and len(failed) == len(results)):
+                    universe = read_symbols_file(settings.symbols_file)
+                    silent = _silent(connection, deployments, run, symbols, universe)
+                    _missing(connection, deployments, run, set(symbols), failed, silent, universe)
         served = [symbol for symbol, result in results.items() if result.status == ledger.OK]
         if step == COLLECT and served:
             resolve(connection, [YAHOO_KEY])
@@ -136,28 +153,113 @@ def _of_quality(
     }
     over = {item.key: None for item in open_alerts(connection, ["split_undecided"])}
     report(connection, over | undecided, deployments.alerts)
-    if run.is_live():
-        late_from = run.window_end - timedelta(
-            minutes=deployments.alerts.thresholds.missing_bars_after_minutes
-        )
-        delay = timedelta(minutes=deployments.pipeline.finality_delay_minutes)
-        symbols = read_symbols_file(settings.symbols_file)
-        missing = missing_bars(connection, symbols, late_from, finality_delay=delay)
-        lacking = sorted({hole.symbol for hole in missing})
-        details = Details(
-            "Usually none: each run asks again, for ten sessions. If Yahoo has them but we do not, run "
-            "`python -m include.mltrading collect --symbols … --start …`.",
-            [("Run", run.run_id), ("Works up to", tick)],
-            "Stored of expected bars, by symbol and session",
-            [Item(f"{hole.symbol} {hole.day}: {hole.stored} of {hole.expected}") for hole in missing],
-            lacking,
-        )
-        number = sum(hole.expected - hole.stored for hole in missing)
-        alert = Alert(
-            "bars_missing", "bars_missing", f"{number} bars of {_count(lacking, 'symbol')} are missing",
-            details, run.dag_id, run.run_id,
-        )  # fmt: skip
-        report(connection, {"bars_missing": alert if missing else None}, deployments.alerts)
+
+
+def _silent(
+    connection: Connection, deployments: Deployments, run: Run, asked: Sequence[str], universe: Sequence[str]
+) -> list[str]:
+    """Tell of symbols that have no new bars any more; those of which it was told. asked: in this run."""
+    rows = connection.execute(query("newest_bars"), {"symbols": list(universe)})
+    newest = {symbol: start for symbol, start, _ in rows}
+    found = silent_symbols(newest, run.window_end)
+    told = [it.details.symbols[0] for it in open_alerts(connection, ["symbol_silent"])]
+    for symbol in found:
+        # Nobody can say of one that was not asked for that Yahoo has no bars of it.
+        if symbol not in told and symbol in asked:
+            details = Details(
+                "Look at the company's news. Delisted: take it from the symbols file; renamed: put the new "
+                "name into it; halted: nothing, runs go on asking.",
+                [("Symbol", symbol), ("Newest bar", in_new_york(newest[symbol])), ("Run", run.run_id),
+                 ("Works up to", in_new_york(run.window_end))],
+                symbols=[symbol],
+            )  # fmt: skip
+            alert = Alert(
+                _silent_key(symbol), "symbol_silent",
+                f"{symbol}: no new bar for {SILENT_SESSIONS} sessions: halted, delisted or renamed?",
+                details, run.dag_id, run.run_id,
+            )  # fmt: skip
+            open_alert(connection, alert, deployments.alerts)
+            told.append(symbol)
+    resolve(connection, [_silent_key(symbol) for symbol in told if symbol not in universe], quietly=True)
+    # Where most are silent, it is not known of any that it is its own silence, nor that this is over.
+    since = last_sessions(SILENT_SESSIONS, run.window_end)[0].open
+    back = [symbol for symbol in told if (start := newest.get(symbol)) and start >= since]
+    resolve(connection, [_silent_key(symbol) for symbol in back])
+    return [symbol for symbol in told if symbol not in back]
+
+
+def _silent_key(symbol: str) -> str:
+    return f"symbol_silent:{symbol}"
+
+
+def _missing(
+    connection: Connection,
+    deployments: Deployments,
+    run: Run,
+    asked: set[str],
+    failed: set[str],
+    silent: list[str],
+    universe: Sequence[str],
+) -> None:
+    """Tell of bars that are missing, and of hours that Yahoo lacks for many symbols."""
+    late_from = run.window_end - timedelta(minutes=deployments.alerts.thresholds.missing_bars_after_minutes)
+    delay = timedelta(minutes=deployments.pipeline.finality_delay_minutes)
+    symbols = [symbol for symbol in universe if symbol not in silent]
+    served = [symbol for symbol in symbols if symbol not in failed]
+    days = {session.day for session in last_sessions(SESSIONS, late_from)}
+    told = {date.fromisoformat(it.key.split(":")[1]) for it in open_alerts(connection, ["bars_withheld"])}
+    lost = {day for day in told if day < earliest().date()}
+    resolve(connection, [_withheld_key(day) for day in lost], quietly=True)
+    withheld = withheld_hours(connection, served, days | told - lost, late_from, delay)
+    # A run for a few symbols says nothing about Yahoo.
+    if 2 * len(asked & set(served)) >= len(symbols):
+        alerts = {
+            _withheld_key(day): _withheld(run, day, withheld[day], len(served)) if day in withheld else None
+            for day in days | told - lost
+        }
+        report(connection, alerts, deployments.alerts)
+    else:
+        withheld = {day: hours for day, hours in withheld.items() if day in told}
+    missing = without(missing_bars(connection, symbols, late_from, finality_delay=delay), withheld)
+    lacking = sorted({hole.symbol for hole in missing})
+    details = Details(
+        "Usually none: runs ask again, ever more seldom, for as long as Yahoo serves them. If Yahoo has them "
+        "but we do not, run `python -m include.mltrading collect --symbols … --start …`.",
+        [("Run", run.run_id), ("Works up to", in_new_york(run.window_end))],
+        "Stored of expected bars, by symbol and session",
+        [Item(f"{hole.symbol} {hole.day}: {hole.stored} of {hole.expected}") for hole in missing],
+        lacking,
+    )
+    number = sum(hole.expected - hole.stored for hole in missing)
+    alert = Alert(
+        "bars_missing", "bars_missing", f"{number} bars of {_count(lacking, 'symbol')} are missing",
+        details, run.dag_id, run.run_id,
+    )  # fmt: skip
+    if not missing and (silent or withheld):
+        # What is left of it has its own alert; nobody needs to hear that this one is over.
+        resolve(connection, ["bars_missing"], quietly=True)
+    report(connection, {"bars_missing": alert if missing else None}, deployments.alerts)
+
+
+def _withheld_key(day: date) -> str:
+    return f"bars_withheld:{day}"
+
+
+def _withheld(run: Run, day: date, hours: Mapping[datetime, Sequence[str]], total: int) -> Alert:
+    symbols = sorted({symbol for names in hours.values() for symbol in names})
+    details = Details(
+        "Usually none: runs ask again, ever more seldom, for as long as Yahoo serves them. Where Yahoo's own "
+        "chart shows them, run `python -m include.mltrading collect --start …`.",
+        [("Session", str(day)), ("Run", run.run_id), ("Works up to", in_new_york(run.window_end))],
+        "Symbols without the bar, by hour",
+        [Item(f"{in_new_york(hour)}: {len(names)} of {total}") for hour, names in sorted(hours.items())],
+        symbols,
+    )
+    return Alert(
+        _withheld_key(day), "bars_withheld",
+        f"Yahoo lacks {_count(hours, 'hour')} of {day} for {_count(symbols, 'symbol')}",
+        details, run.dag_id, run.run_id,
+    )  # fmt: skip
 
 
 def _undecided(split: UndecidedSplit, run: Run) -> Alert:
@@ -361,8 +463,13 @@ def _stale_bars(
 ) -> Alert | None:
     expected = _expected_bar(deployments, COLLECTION, now)
     rows = connection.execute(query("newest_bars"), {"symbols": list(symbols)})
-    # A symbol that never had a bar is told by the failure of its collection.
-    behind = [(symbol, newest) for symbol, newest, _ in rows if newest is not None and newest < expected]
+    silent = {it.details.symbols[0] for it in open_alerts(connection, ["symbol_silent"])}
+    # A symbol that never had a bar is told by the failure of its collection, one that has no new ones once.
+    behind = [
+        (symbol, newest)
+        for symbol, newest, _ in rows
+        if newest is not None and newest < expected and symbol not in silent
+    ]
     if not behind:
         return None
     return _stale(
@@ -433,5 +540,5 @@ def _failed_load(connection: Connection, deployments: Deployments, now: datetime
     )  # fmt: skip
 
 
-def _count(things: Sequence[object] | dict[str, int], name: str) -> str:
+def _count(things: Sized, name: str) -> str:
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"

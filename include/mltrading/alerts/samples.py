@@ -90,8 +90,21 @@ _SAMPLES: dict[Kind, tuple[str, Details]] = {
     ),
     "bars_missing": (
         "3 bars of 2 symbols are missing",
-        Details("Usually nothing: each run asks again, for ten sessions.", _RUN[1:],
+        Details("Usually nothing: each run asks again.", _RUN[1:],
                 "Stored of expected", [Item("AAPL 2026-01-15: 6 of 7"), Item("MSFT 2026-01-15: 5 of 7")]),
+    ),
+    "bars_withheld": (
+        "Yahoo lacks 2 hours of 2026-01-15 for 98 symbols",
+        Details("Usually nothing: runs ask again, ever more seldom, for as long as Yahoo serves them.",
+                [("Session", "2026-01-15"), *_RUN[1:]],
+                "Symbols without the bar, by hour",
+                [Item("Thu 2026-01-15 10:30 New York: 98 of 114"),
+                 Item("Thu 2026-01-15 11:30 New York: 97 of 114")]),
+    ),
+    "symbol_silent": (
+        "AAPL: no new bar for 5 sessions: halted, delisted or renamed?",
+        Details("Look at the company's news. Delisted: take it from the symbols file.",
+                [("Symbol", "AAPL"), ("Newest bar", "Thu 2026-01-08 15:30 New York"), *_RUN[1:]]),
     ),
     "bars_refused": (
         "2 bars of 1 symbol refused",

@@ -86,6 +86,12 @@ class Open:
     run_id: str | None
     opened_at: datetime
     sent_at: datetime | None
+    due_at: datetime | None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it was mailed, or will be by whoever sends next."""
+        return self.sent_at is not None or self.due_at is not None
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ def open_alert(
         **alert.columns(),
         "lasting": manner.lasting,
         "reminds": manner.reminds,
+        "by_run": manner.by_run,
         "quiet": manners.quiet(alert.kind),
         "confirm": confirm,
         "told": told,

@@ -68,6 +68,11 @@ def screen(
     return [(good[start], grid[start] <= final_until) for start in sorted(good)], refused
 
 
+def hours_without_trade(bars: Iterable[Bar], grid: Mapping[datetime, datetime]) -> list[datetime]:
+    """Starts of the exchange's bars that the vendor serves as a row without any price: nobody traded."""
+    return sorted({bar.timestamp for bar in bars if bar.timestamp in grid and all(map(math.isnan, bar[1:5]))})
+
+
 def defect(bar: Bar) -> str | None:
     """Why the bar could not stand in the table, by itself; None where it could."""
     prices = (bar.open, bar.high, bar.low, bar.close)

@@ -18,6 +18,7 @@ from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import bars_of, grid, last_sessions, market_time_ago
 from include.mltrading.monitor.machine import Disk, Memory, disks, memory
 from include.mltrading.pipeline.check import CHECKED_SESSIONS
+from include.mltrading.pipeline.quality import silent_symbols
 from include.mltrading.pipeline.steps import COLLECT, FEATURES
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.migrations import require_current_schema
@@ -29,7 +30,7 @@ Part = Literal["pipelines", "performance", "freshness", "health"]
 PARTS: tuple[Part, ...] = get_args(Part)
 State = Literal["ok", "empty", "first_run"]
 RunState = Literal["running", "ok", "failed"]
-Freshness = Literal["fresh", "late", "stale", "empty"]
+Freshness = Literal["fresh", "late", "stale", "silent", "empty"]
 
 SHOWN_RUNS = 30
 COUNT_TO = 100
@@ -147,7 +148,8 @@ class Symbol:
     newest_bar: start of its newest final bar. bars_behind: how many of the exchange's bars after that have
     ended; age_hours: how long the exchange was open since that bar's end; both None without any bar.
     missing: bars of the last sessions that are not stored as final ones, those behind included.
-    features_behind: final bars whose features are not up to date, counted up to COUNT_TO.
+    features_behind: final bars whose features are not up to date, counted up to COUNT_TO. freshness: silent =
+    no new bar for some sessions in which the others have theirs.
     """
 
     symbol: str
@@ -164,7 +166,8 @@ class DataFreshness:
     """expected_bar: start of the newest bar that has ended.
 
     stale_before: a symbol whose newest bar is older is stale; it is the mails' rule. sessions: so many are
-    looked through for missing bars. totals: symbols, by freshness, and those that lack features or bars.
+    looked through for missing bars. totals: symbols, by freshness (silent: where there are some), and
+    those that lack features or bars.
     """
 
     expected_bar: datetime
@@ -471,10 +474,11 @@ def _freshness(
     oldest = min((newest for _, newest, _, _ in rows if newest is not None), default=expected[0])
     market = _Market(min(oldest, expected[0]), until, now)
     stale = stale_before(deployments, now)
-    states = [_symbol(market, stale, *row) for row in rows]
+    silent = silent_symbols({name: newest for name, newest, _, _ in rows}, now)
+    states = [_symbol(market, stale, silent, *row) for row in rows]
     totals = {"symbols": len(states), "fresh": 0, "late": 0, "stale": 0, "empty": 0}
     for state in states:
-        totals[state.freshness] += 1
+        totals[state.freshness] = totals.get(state.freshness, 0) + 1
     totals["features_behind"] = sum(state.features_behind > 0 for state in states)
     totals["missing"] = sum(state.missing > 0 for state in states)
     threshold = deployments.deployments[COLLECTION_DAG_ID].alert_threshold_hours
@@ -502,13 +506,15 @@ class _Market:
 
 
 def _symbol(
-    market: _Market, stale: datetime, name: str, newest: datetime | None, features_behind: int, missing: int
-) -> Symbol:
+    market: _Market, stale: datetime, silent: Sequence[str], name: str, newest: datetime | None,
+    features_behind: int, missing: int,
+) -> Symbol:  # fmt: skip
     if newest is None:
         return Symbol(name, None, None, None, missing, features_behind, "empty")
     behind = market.behind(newest)
     # A bar is an hour of the market; the time in which it is closed makes nobody late.
     freshness: Freshness = "fresh" if behind == 0 else "late" if newest >= stale else "stale"
+    freshness = "silent" if name in silent else freshness
     age = round(market.age_hours(newest), 2)
     return Symbol(name, newest, behind, age, missing, features_behind, freshness)
 

@@ -28,8 +28,7 @@ from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import last_sessions, new_york_date
 from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.pipeline.backup import sync_folder
-from include.mltrading.pipeline.collect import HEALED_SESSIONS
-from include.mltrading.pipeline.window import MOST_SESSIONS
+from include.mltrading.pipeline.window import HEALED_SESSIONS, MOST_SESSIONS
 from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store import archive, feature_table, market_data
 from include.mltrading.store.connection import Connection, connect, database_errors

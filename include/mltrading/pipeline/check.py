@@ -10,7 +10,7 @@ from typing import Any
 from include.mltrading.config import load_deployments
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.pipeline.quality import missing_bars
+from include.mltrading.pipeline.quality import missing_bars, silent_symbols
 from include.mltrading.settings import Settings
 from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.migrations import require_current_schema
@@ -39,6 +39,9 @@ def health(settings: Settings) -> dict[str, Any]:
         "symbols": len(symbols),
         "latest_bar": latest,
         "symbols_without_bars": [symbol for symbol, timestamp, _ in newest if timestamp is None],
+        "symbols_without_new_bars": silent_symbols(
+            {symbol: timestamp for symbol, timestamp, _ in newest}, _last_tick()
+        ),
         "symbols_with_stale_features": [symbol for symbol, _, stale_from in newest if stale_from is not None],
         "oldest_newest_final_bar": min((row[1] for row in newest if row[1] is not None), default=None),
         "features_of_the_last_day": recent,

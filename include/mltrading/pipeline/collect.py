@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from include.mltrading.errors import MLTradingError, NoBarsError, UsageError
-from include.mltrading.market.bars import Bar, RefusedBar, screen
+from include.mltrading.market.bars import Bar, RefusedBar, hours_without_trade, screen
 from include.mltrading.market.calendar import grid, last_sessions, new_york_date, sessions_between
 from include.mltrading.market.identity import FIRST_TRADE_TOLERANCE, require_same_company, too_few_agree
 from include.mltrading.market.splits import Adjustment, reconcile
@@ -19,7 +19,7 @@ from include.mltrading.pipeline.quality import missing_bars
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.vendor import REQUEST_SECONDS, Vendor
-from include.mltrading.pipeline.window import Window
+from include.mltrading.pipeline.window import HEALED_SESSIONS, Window, earliest
 from include.mltrading.settings import Settings
 from include.mltrading.store import ledger, market_data
 from include.mltrading.store.connection import Connection, connect
@@ -28,8 +28,6 @@ from include.mltrading.store.request_clock import ON_DEMAND
 # One symbol may take so long, waiting for its turn included: the mapped task's execution_timeout of ten
 # minutes, less its start and end.
 FETCH_SECONDS = 570
-# A bar that the vendor did not have is asked for again for so many sessions.
-HEALED_SESSIONS = 10
 # What a symbol needs after its last wait: a request that times out, and storing.
 RESERVE_SECONDS = REQUEST_SECONDS + 10
 
@@ -103,7 +101,8 @@ class Collection:
 
     def _first_instant(self, connection: Connection, symbol: str) -> datetime:
         """Where the symbol's window starts: a scheduled one reaches back to bars that are still missing."""
-        start = self.window.first_instant(market_data.last_final_bar(connection, symbol))
+        newest = market_data.last_final_bar(connection, symbol)
+        start = self.window.first_instant(newest)
         archived = market_data.archived_before(connection, symbol)
         if archived is not None and start < archived:
             if self.window.end <= archived:
@@ -113,14 +112,17 @@ class Collection:
                 )
             log.warning("%s: bars before %s were archived and are left alone", symbol, f"{archived:%Y-%m-%d}")
             return archived
-        if self.window.sessions is None:
+        if self.window.sessions is None or newest is None:
             return start
+        last_served = ledger.last_served(connection, self.run.dag_id, COLLECT, symbol, self.window.end)
         holes = missing_bars(
             connection, [symbol], self.window.end,
-            sessions=HEALED_SESSIONS, finality_delay=self.finality_delay,
+            sessions=self.window.healed(last_served), finality_delay=self.finality_delay, quiet_too=True,
         )  # fmt: skip
-        # One request serves any window, so asking for more costs nothing.
-        starts = [start, *(sessions_between(hole.day, hole.day)[0].open for hole in holes[:1])]
+        # One request serves any window; what the vendor no longer serves, or was archived, is out of reach.
+        reachable = max(earliest(), archived) if archived is not None else earliest()
+        opens = (sessions_between(hole.day, hole.day)[0].open for hole in holes)
+        starts = [start, *[instant for instant in opens if instant >= reachable][:1]]
         undecided = market_data.undecided_split(connection, symbol)
         healed = last_sessions(HEALED_SESSIONS, self.window.end)
         if undecided is not None and undecided > healed[0].day:
@@ -207,6 +209,9 @@ class Collection:
         market_data.quarantine(connection, symbol, all_refused, correlation_id=run_id)
         market_data.confirm_bars(connection, symbol, [bar.timestamp for bar, _ in judged.good])
         self._record_dividends(connection, reply, adjustment, start)
+        market_data.record_quiet_hours(
+            connection, symbol, hours_without_trade(reply.bars, grid(start, self.window.end))
+        )
         for bar, reason in all_refused:
             log.warning(
                 "%s: the bar of %s was refused: %s", symbol, f"{bar.timestamp:%Y-%m-%d %H:%M}", reason

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
-from include.mltrading.market.calendar import bars_of, last_sessions
+from include.mltrading.market.calendar import bars_of, last_sessions, new_york_date, sessions_between
 from include.mltrading.market.splits import TAKEN_BACK
 from include.mltrading.pipeline.run import Run
 from include.mltrading.settings import Settings
@@ -15,7 +16,11 @@ from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.queries import query
 
 SESSIONS = 3
+SILENT_SESSIONS = 5
 _NAMED = 10
+# So many symbols that lack the same hour are Yahoo's doing: half of a few, five of some, a tenth of many;
+# where Yahoo says that nobody traded them, nearly all of at least five.
+_MANY, _MANY_SHARE, _NEARLY_ALL = 5, 0.1, 0.9
 
 
 class Missing(NamedTuple):
@@ -84,8 +89,12 @@ def missing_bars(
     *,
     sessions: int = SESSIONS,
     finality_delay: timedelta = timedelta(),
+    quiet_too: bool = False,
 ) -> list[Missing]:
-    """The sessions, of the last so many that opened before `until`, of which final bars are missing."""
+    """The sessions, of the last so many that opened before `until`, of which final bars are missing.
+
+    quiet_too: also those of hours in which, as the vendor says, nobody traded.
+    """
     expected = [
         (start, session.day)
         for session in last_sessions(sessions, until)
@@ -98,9 +107,67 @@ def missing_bars(
             "symbols": list(symbols),
             "timestamps": [start for start, _ in expected],
             "days": [day for _, day in expected],
+            "quiet_too": quiet_too,
         },
     )
     return [Missing(*row) for row in rows]
+
+
+def silent_symbols(newest: Mapping[str, datetime | None], until: datetime) -> list[str]:
+    """Symbols without a new bar in the last SILENT_SESSIONS sessions that closed, while others have theirs.
+
+    newest: symbol -> start of its newest final bar. Where more than half of those that have bars have no new
+    one, it is not the symbols' own silence.
+    """
+    closed = [session for session in last_sessions(SILENT_SESSIONS + 1, until) if session.close <= until]
+    since = closed[-SILENT_SESSIONS].open
+    known = {symbol: start for symbol, start in newest.items() if start is not None}
+    silent = sorted(symbol for symbol, start in known.items() if start < since)
+    return silent if 2 * len(silent) <= len(known) else []
+
+
+def withheld_hours(
+    connection: Connection,
+    symbols: Collection[str],
+    days: Iterable[date],
+    until: datetime,
+    finality_delay: timedelta = timedelta(),
+) -> dict[date, dict[datetime, list[str]]]:
+    """Hours that many of the symbols lack: session -> start of the bar -> those symbols."""
+    hours = [
+        start
+        for day in sorted(set(days))
+        for session in sessions_between(day, day)
+        for start, end in bars_of(session)
+        if end + finality_delay <= until
+    ]
+    lacking = defaultdict[datetime, list[str]](list)
+    quiet = defaultdict[datetime, int](int)
+    for symbol, hour, is_quiet in connection.execute(
+        query("missing_hours"), {"symbols": list(symbols), "timestamps": hours}
+    ):
+        lacking[hour].append(symbol)
+        quiet[hour] += is_quiet
+    many = max(2, min(_MANY, len(symbols) / 2), _MANY_SHARE * len(symbols))
+    found = defaultdict[date, dict[datetime, list[str]]](dict)
+    for hour, names in lacking.items():
+        nearly_all = len(names) >= max(_MANY, _NEARLY_ALL * len(symbols))
+        if nearly_all or len(names) - quiet[hour] >= many:
+            found[new_york_date(hour)][hour] = names
+    return dict(found)
+
+
+def without(
+    missing: Iterable[Missing], withheld: Mapping[date, Mapping[datetime, Sequence[str]]]
+) -> list[Missing]:
+    """What is missing beside the hours that Yahoo withholds from many."""
+    left = []
+    for hole in missing:
+        hours = withheld.get(hole.day, {}).values()
+        hole = hole._replace(expected=hole.expected - sum(hole.symbol in names for names in hours))
+        if hole.stored < hole.expected:
+            left.append(hole)
+    return left
 
 
 def run_quality(settings: Settings, run: Run, symbols: Sequence[str], finality_delay: timedelta) -> Quality:

@@ -9,12 +9,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from include.mltrading.errors import UsageError
-from include.mltrading.market.calendar import last_sessions
+from include.mltrading.market.calendar import last_sessions, new_york_date
 
 # The vendor serves hourly bars for 730 days and answers 422 beyond; a day of margin for the clocks.
 VENDOR_DAYS = 729
 NEW_SYMBOL_DAYS = 366
 
+# A bar that the vendor did not have is asked for again at every tick for so many sessions, at the first tick
+# of a session for MOST_SESSIONS, of a week for a year, and of a month for as long as the vendor serves it.
+HEALED_SESSIONS = 10
+_WEEKLY_SESSIONS = 252
+_SERVED_SESSIONS = 2 * _WEEKLY_SESSIONS
 MOST_SESSIONS = 60
 SESSIONS_PATTERN = r"^([1-9]|[1-5][0-9]|60)d$"
 PERIODS = ("1mo", "2mo", "3mo", "6mo", "9mo", "1y", "18mo", "2y")
@@ -45,7 +50,7 @@ class Window:
 
     def first_instant(self, last_final_bar: datetime | None) -> datetime:
         """Where the window starts for a symbol whose newest final bar is given (None: it has none)."""
-        earliest = _earliest()
+        served_from = earliest()
         if self.start is not None:
             start = self.start
         elif self.period is not None:
@@ -56,19 +61,33 @@ class Window:
                 start = min(start, self.end - timedelta(days=NEW_SYMBOL_DAYS))
             else:
                 start = min(start, last_final_bar)
-        if self.end <= earliest:
+        if self.end <= served_from:
             raise UsageError(
                 f"the window ends on {self.end:%Y-%m-%d}, but the vendor serves hourly bars only from "
-                f"{earliest:%Y-%m-%d} on: give a later end"
+                f"{served_from:%Y-%m-%d} on: give a later end"
             )
-        return max(start, earliest)
+        return max(start, served_from)
+
+    def healed(self, last_served: datetime | None) -> int:
+        """So many sessions before its end a window looks for bars that are still missing.
+
+        last_served: the end of the window before it that brought the symbol's bars, None = none did. Each
+        looks at the last HEALED_SESSIONS; the first one of a session, a week and a month further back.
+        """
+        ends, before = (new_york_date(at) if at else None for at in (self.end, last_served))
+        assert ends is not None  # noqa: S101 - the first of the two is given
+        if before is None or (ends.year, ends.month) != (before.year, before.month):
+            return _SERVED_SESSIONS
+        if ends.isocalendar()[:2] != before.isocalendar()[:2]:
+            return _WEEKLY_SESSIONS
+        return HEALED_SESSIONS if ends == before else MOST_SESSIONS
 
     def widened(self, oldest_bar: datetime) -> datetime:
         """Where a window starts that takes in all stored bars which the vendor still serves."""
-        return max(oldest_bar, _earliest())
+        return max(oldest_bar, earliest())
 
 
-def _earliest() -> datetime:
+def earliest() -> datetime:
     """The first instant of which the vendor serves hourly bars."""
     return datetime.now(UTC) - timedelta(days=VENDOR_DAYS)
 

@@ -105,6 +105,16 @@ def fail(
     )
 
 
+def last_served(
+    connection: Connection, dag_id: str, step: str, symbol: str, before: datetime
+) -> datetime | None:
+    """The end of the DAG's last window, before an instant, for which the symbol was served; None = none."""
+    row = connection.execute(
+        query("last_served_tick"), {"dag_id": dag_id, "step": step, "symbol": symbol, "before": before}
+    ).fetchone()
+    return None if row is None else row[0]
+
+
 def latest(
     connection: Connection, dag_id: str, run_id: str, step: str, symbols: Sequence[str]
 ) -> dict[str, Result]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 from include.mltrading.errors import MixedSourcesError
@@ -14,6 +14,9 @@ from include.mltrading.market.splits import TAKEN_BACK, Found, Recorded
 from include.mltrading.market.yahoo import Split
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import query
+
+# Longer than anybody looks back for missing bars at every tick.
+QUIET_HOURS_KEPT = timedelta(days=60)
 
 
 class Written(NamedTuple):
@@ -252,6 +255,15 @@ def take_back_releases(connection: Connection, symbol: str) -> None:
 def released_bars(connection: Connection, symbol: str) -> set[datetime]:
     """Starts of the bars that somebody has released from quarantine: the vendor has no say in them."""
     return {row[0] for row in connection.execute(query("released_bars"), {"symbol": symbol})}
+
+
+def record_quiet_hours(connection: Connection, symbol: str, hours: Sequence[datetime]) -> None:
+    """Remember in which hours nobody traded, as the vendor says. hours: starts of bars."""
+    if hours:
+        connection.execute(
+            query("record_quiet_hours"),
+            {"symbol": symbol, "hours": list(hours), "since": max(hours) - QUIET_HOURS_KEPT},
+        )
 
 
 def confirm_bars(connection: Connection, symbol: str, timestamps: Sequence[datetime]) -> None:
