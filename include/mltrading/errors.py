@@ -62,8 +62,12 @@ class YahooUnreachableError(YahooError):
     """A transport error, a time-out or a 5xx: trying again later may help."""
 
 
+class AccessDeniedError(YahooError):
+    """Yahoo refused the caller (401, 403 or 999) with a session that it has just given."""
+
+
 class RateLimitedError(YahooError):
-    """Yahoo answered 429.
+    """Yahoo answered 429, or the words of a 429 under another status.
 
     retry_after: seconds asked for by the Retry-After header, None where the header was absent.
     """
@@ -79,12 +83,22 @@ class SymbolNotFoundError(YahooError):
     hopeless = True
 
 
+class SymbolMissingError(YahooError):
+    """Yahoo knows no such symbol at the moment, and served its bars a few days ago."""
+
+
 class NoBarsError(YahooError):
     """Yahoo knows the symbol and served no bar for the window."""
 
 
 class MalformedReplyError(YahooError):
     """Yahoo's answer cannot be read."""
+
+
+class UnfitReplyError(MalformedReplyError):
+    """Yahoo's answer is, by its own words, no hourly bars of the US share that was asked for."""
+
+    hopeless = True
 
 
 class PostponedError(YahooError):

@@ -19,6 +19,7 @@ import pytest
 
 from include.market_simulator import MarketSimulator, bars
 from include.mltrading.errors import (
+    AccessDeniedError,
     MalformedReplyError,
     NoBarsError,
     RateLimitedError,
@@ -156,11 +157,13 @@ def test_missing_values_stay_missing(simulator: MarketSimulator, fields: str) ->
                 assert getattr(bar, name) == getattr(true, name)
 
 
-def test_yfinance_merges_a_live_row_into_the_running_bar(simulator: MarketSimulator) -> None:
+def test_a_live_row_comes_beside_the_running_bar_and_not_in_it(simulator: MarketSimulator) -> None:
     now = datetime(2026, 3, 27, 15, 45, 5, tzinfo=UTC)
     simulator.set_clock(now)
     simulator.fault("live_row")
-    assert fetch(simulator).bars == bars(7, "AAPL", MONDAY, MONDAY + timedelta(days=5), now=now)
+    *rest, last = fetch(simulator).bars
+    assert rest == bars(7, "AAPL", MONDAY, MONDAY + timedelta(days=5), now=now)
+    assert last.timestamp == now
 
 
 def test_a_live_row_after_the_end_is_left_out(simulator: MarketSimulator) -> None:
@@ -223,7 +226,7 @@ def test_what_the_rate_limiter_raises_ends_the_fetch(
         ("status", {"status": 404}, SymbolNotFoundError, "No data found, symbol may be delisted"),
         ("status", {"status": 500}, YahooUnreachableError, "answered HTTP 500"),
         ("status", {"status": 503}, YahooUnreachableError, "answered HTTP 503"),
-        ("status", {"status": 403}, MalformedReplyError, "HTTP 403"),
+        ("status", {"status": 403}, AccessDeniedError, "HTTP 403"),
         ("status", {"status": 410}, MalformedReplyError, "an error that is not Yahoo's"),
         ("empty", {}, NoBarsError, "has no bar there"),
         ("html", {}, MalformedReplyError, "cannot be read"),
@@ -428,7 +431,7 @@ for symbol in ("ZZTOP", "IBM"):
         }
         output = run_python(FETCH + code, simulator.url, **variables)
         proxy.shutdown()
-    assert output.split() == ["35", "35", "SymbolNotFoundError", "MalformedReplyError"]
+    assert output.split() == ["35", "35", "SymbolNotFoundError", "AccessDeniedError"]
     assert handler.seen == []  # type: ignore[attr-defined]
 
 
