@@ -128,7 +128,8 @@ def _events(
         return []
     for event in told:
         try:
-            found[new_york_date(_instant(event["date"]))].append(value(event))
+            day, amount = new_york_date(_instant(event["date"])), value(event)
+            found[day].append(amount)
         except UNREADABLE as error:
             log.warning(
                 "%s: one of its %s cannot be read and is left out (%s: %.100s)",

@@ -95,6 +95,7 @@ class _Fetch:
     before_request: Callable[[], None]
     timeout: float
     shared: VendorSession | None = None  # the session that other processes obtained
+    is_new: bool = False  # the session was asked for in this fetch
     refusal: Exception | None = None  # what before_request raised
     status: int | None = None  # of the last reply to a chart request
     retry_after: float | None = None
@@ -181,6 +182,7 @@ class YahooSession(Session[Response]):
         if parts.path == CRUMB_PATH and fetch.shared is not None:
             raise _Unusable("no crumb was given to others either")  # the chart needs none
         kwargs["timeout"] = fetch.timeout
+        fetch.is_new |= is_cookie or parts.path == CRUMB_PATH
         reply = self._send(fetch, method, url, *args, **kwargs)
         if is_cookie:
             self.cookie_reply = reply
@@ -209,7 +211,10 @@ class YahooSession(Session[Response]):
                 raise
             body = _Body()
             kwargs |= {"allow_redirects": False, "content_callback": body.add}
-            reply = super().request(method, self._address(parts), *args, **kwargs)
+            try:
+                reply = super().request(method, self._address(parts), *args, **kwargs)
+            except UnicodeError:
+                raise _Unusable("sent a cookie or header that is no text") from None
             reply.content, reply.url = bytes(body.content), url
             target = reply.headers.get("Location")
             if reply.status_code not in (301, 302, 303, 307, 308) or not target:
@@ -434,14 +439,15 @@ def _check_chart(fetch: _Fetch, reply: Response) -> None:
     if status == 429 or (status >= 400 and _TOO_MANY in reply.content):
         fetch.retry_after = _seconds(reply.headers.get("Retry-After"))
         raise fetch.rate_limited()
-    if status in _CURABLE:
-        if fetch.shared is not None:
-            raise _SessionRefused
-    elif status in _DENIED:
+    if status in _CURABLE and fetch.shared is not None:
+        raise _SessionRefused
+    if status in _CURABLE and not fetch.is_new:
+        return  # yfinance tries a new crumb
+    if status in _DENIED:
         raise fetch.denied()
-    elif status >= 500:
+    if status >= 500:
         raise fetch.unreachable(f"answered HTTP {status}")
-    elif status >= 400:
+    if status >= 400:
         raise fetch.refused(_reason(fetch, reply))
 
 
