@@ -247,7 +247,7 @@ def test_denials_of_one_symbol_after_the_other_pause_all_and_an_answer_ends_the_
     simulator.fault("status", status=401)
     outcomes = collect("MSFT", "IBM", "KO", try_number=2)
     assert [outcome.exit_code for outcome in outcomes] == [1, 1, 1]
-    assert seconds_paused(connection) == pytest.approx(600, abs=60)
+    assert seconds_paused(connection) == pytest.approx(1200, abs=60)
     before = simulator.statistics()["total"]
     assert worst_exit_code(collect("GOOG", "XOM")) == 75
     assert simulator.statistics()["total"] == before

@@ -19,7 +19,7 @@ SCHEDULED, ON_DEMAND = 1, 2
 
 FIRST_PAUSE = timedelta(minutes=1)
 # Who is denied is so for hours; the pause is longer than a task waits, so that none holds a slot meanwhile.
-FIRST_PAUSE_WHEN_DENIED = timedelta(minutes=10)
+FIRST_PAUSE_WHEN_DENIED = timedelta(minutes=20)
 DENIALS = 3  # in a row, from whichever symbols: then it is everybody that the vendor refuses
 LONGEST_PAUSE = timedelta(hours=1)
 _SHORTEST_PAUSE, _MOST_ASKED = 1.0, 86_400.0
