@@ -62,8 +62,12 @@ class YahooUnreachableError(YahooError):
     """A transport error, a time-out or a 5xx: trying again later may help."""
 
 
+class AccessDeniedError(YahooError):
+    """Yahoo refused the caller (401, 403 or 999) with a session that it has just given."""
+
+
 class RateLimitedError(YahooError):
-    """Yahoo answered 429.
+    """Yahoo answered 429, or the words of a 429 under another status.
 
     retry_after: seconds asked for by the Retry-After header, None where the header was absent.
     """
@@ -77,6 +81,10 @@ class SymbolNotFoundError(YahooError):
     """Yahoo knows no such symbol."""
 
     hopeless = True
+
+
+class SymbolMissingError(YahooError):
+    """Yahoo knows no such symbol at the moment, and served its bars a few days ago."""
 
 
 class NoBarsError(YahooError):
@@ -97,6 +105,12 @@ class OtherHistoryError(YahooError):
             f"{symbol}: {what}; nothing was stored: compare with another source; if Yahoo is right, "
             f"`python -m include.mltrading reload --symbols {symbol}` replaces the stored history by Yahoo's"
         )
+
+
+class UnfitReplyError(MalformedReplyError):
+    """Yahoo's answer is, by its own words, no hourly bars of the US share that was asked for."""
+
+    hopeless = True
 
 
 class PostponedError(YahooError):

@@ -240,6 +240,34 @@ def test_a_short_failure_is_tried_again_within_the_task(collect: Collect, simula
         assert simulator.statistics()["kinds"]["chart"] == before + 3
 
 
+def test_denials_of_one_symbol_after_the_other_pause_all_and_an_answer_ends_the_count(
+    collect: Collect, simulator: MarketSimulator, connection: Connection
+) -> None:
+    simulator.fault("status", status=403)
+    assert worst_exit_code(collect("MSFT", "IBM")) == 1
+    simulator.clear_faults()
+    collect("AAPL")
+    simulator.fault("status", status=401)
+    outcomes = collect("MSFT", "IBM", "KO", try_number=2)
+    assert [outcome.exit_code for outcome in outcomes] == [1, 1, 1]
+    assert seconds_paused(connection) == pytest.approx(1200, abs=60)
+    before = simulator.statistics()["total"]
+    assert worst_exit_code(collect("GOOG", "XOM")) == 75
+    assert simulator.statistics()["total"] == before
+
+
+def test_one_wrong_404_for_a_symbol_with_recent_bars_is_asked_again(
+    collect: Collect, simulator: MarketSimulator
+) -> None:
+    collect("AAPL")
+    simulator.fault("status", status=404, count=1)
+    assert statuses(collect("AAPL", try_number=2)) == {"AAPL": "ok"}
+    simulator.fault("status", status=404)
+    [outcome] = collect("AAPL", try_number=3)
+    assert (outcome.exit_code, outcome.hopeless) == (1, False)
+    assert "the next run asks again" in (outcome.error or "")
+
+
 @pytest.mark.parametrize(("kind", "options"), [("status", {"status": 404}), ("html", {}), ("empty", {})])
 def test_what_repetition_cannot_cure_is_asked_once(
     collect: Collect, simulator: MarketSimulator, kind: str, options: dict[str, Any]

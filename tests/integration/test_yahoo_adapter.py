@@ -13,22 +13,25 @@ from math import isnan
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from include.market_simulator import MarketSimulator, bars
 from include.mltrading.errors import (
+    AccessDeniedError,
     MalformedReplyError,
     NoBarsError,
     RateLimitedError,
     SymbolNotFoundError,
+    UnfitReplyError,
     UsageError,
     YahooError,
     YahooUnreachableError,
 )
 from include.mltrading.market.bars import Bar
-from include.mltrading.market.yahoo import Dividend, Split, VendorReply, fetch_hourly
+from include.mltrading.market.yahoo import Dividend, Split, VendorReply, VendorSession, fetch_hourly
 from include.mltrading.market.yahoo_client import _seconds
 
 pytestmark = pytest.mark.integration
@@ -46,7 +49,7 @@ def simulator() -> Iterator[MarketSimulator]:
 
 
 def fetch(
-    simulator: MarketSimulator, symbol: str = "AAPL", start: datetime = MONDAY, days: int = 5, **options: Any
+    simulator: Any, symbol: str = "AAPL", start: datetime = MONDAY, days: int = 5, **options: Any
 ) -> VendorReply:
     return fetch_hourly(symbol, start, start + timedelta(days=days), base_url=simulator.url, **options)
 
@@ -156,11 +159,13 @@ def test_missing_values_stay_missing(simulator: MarketSimulator, fields: str) ->
                 assert getattr(bar, name) == getattr(true, name)
 
 
-def test_yfinance_merges_a_live_row_into_the_running_bar(simulator: MarketSimulator) -> None:
+def test_a_live_row_comes_beside_the_running_bar_and_not_in_it(simulator: MarketSimulator) -> None:
     now = datetime(2026, 3, 27, 15, 45, 5, tzinfo=UTC)
     simulator.set_clock(now)
     simulator.fault("live_row")
-    assert fetch(simulator).bars == bars(7, "AAPL", MONDAY, MONDAY + timedelta(days=5), now=now)
+    *rest, last = fetch(simulator).bars
+    assert rest == bars(7, "AAPL", MONDAY, MONDAY + timedelta(days=5), now=now)
+    assert last.timestamp == now
 
 
 def test_a_live_row_after_the_end_is_left_out(simulator: MarketSimulator) -> None:
@@ -223,7 +228,7 @@ def test_what_the_rate_limiter_raises_ends_the_fetch(
         ("status", {"status": 404}, SymbolNotFoundError, "No data found, symbol may be delisted"),
         ("status", {"status": 500}, YahooUnreachableError, "answered HTTP 500"),
         ("status", {"status": 503}, YahooUnreachableError, "answered HTTP 503"),
-        ("status", {"status": 403}, MalformedReplyError, "HTTP 403"),
+        ("status", {"status": 403}, AccessDeniedError, "HTTP 403"),
         ("status", {"status": 410}, MalformedReplyError, "an error that is not Yahoo's"),
         ("empty", {}, NoBarsError, "has no bar there"),
         ("html", {}, MalformedReplyError, "cannot be read"),
@@ -395,6 +400,150 @@ assert [os.waitpid(child, 0)[1] for child in children] == [0] * 6
     assert simulator.statistics()["symbols"] == {"AAPL": 6}
 
 
+class _Answers(BaseHTTPRequestHandler):
+    """Yahoo's paths with what a test gives in place of what Yahoo would: path -> status, headers, body."""
+
+    answers: dict[str, tuple[int, dict[str, str], bytes]]
+    seen: list[str]
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = urlsplit(self.path).path
+        self.seen.append(f"{self.command} {path}")
+        status, headers, body = self.answers.get(f"{self.command} {path}") or self.answers.get(
+            path, (404, {}, b"")
+        )
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = _answer
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+CHART = "/v8/finance/chart/AAPL"
+
+
+@pytest.fixture
+def yahoo(simulator: MarketSimulator) -> Iterator[Any]:
+    """A server whose `answers` a test may change; it serves the simulator's chart of a day of AAPL."""
+    begin = int(MONDAY.timestamp())
+    chart = simulator.answer(f"{CHART}?period1={begin}&period2={begin + 86_400}&interval=60m").body
+    answers = {CHART: (200, {}, chart), "/v1/test/getcrumb": (200, {}, b"Crumb01")}
+    handler = type("Answers", (_Answers,), {"answers": answers, "seen": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.url = f"http://127.0.0.1:{server.server_address[1]}"  # type: ignore[attr-defined]
+        server.answers, server.seen = answers, handler.seen  # type: ignore[attr-defined]
+        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+class _Store:
+    """A session store that remembers what was done with it, and takes what a database takes."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.session: VendorSession | None = None
+
+    def load(self) -> VendorSession | None:
+        return None
+
+    def save(self, session: VendorSession) -> None:
+        text = f"{session.crumb or ''}{session.cookies}"
+        assert text.isprintable()
+        assert text.isascii()
+        self.session = session
+        self.done.append("save")
+
+    def abandon(self) -> None:
+        self.done.append("abandon")
+
+    def discard(self, session: VendorSession) -> None:
+        self.done.append("discard")
+
+
+def test_the_consent_page_of_europe_is_answered_and_its_last_reply_is_the_chart(yahoo: Any) -> None:
+    page = b'<form action="/v2/collectConsent" method="post"><input name="csrfToken" value="t"/></form>'
+    chart = yahoo.answers[CHART]
+    yahoo.answers[CHART] = (302, {"Location": "https://consent.yahoo.com/v2/collectConsent?s=1"}, b"")
+    yahoo.answers["GET /v2/collectConsent"] = (200, {}, page)
+    yahoo.answers["POST /v2/collectConsent"] = chart
+    assert len(fetch(yahoo, days=1).bars) == 7
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((302, {"Location": "https://example.com/"}, b""), "sends to 'example.com', which is not Yahoo's"),
+        ((302, {"Location": "https://yahoo.com.example.com/"}, b""), "which is not Yahoo's"),
+        ((302, {"Location": "file:///etc/passwd"}, b""), "which is not Yahoo's"),
+        ((302, {"Location": CHART}, b""), "redirects more than"),
+        ((302, {}, b""), r"sent no chart \(HTTP 302\)"),
+        ((200, {}, b"[" * 100_000), "RecursionError"),
+        ((200, {}, b"x" * 9_000_000), "more than 8 MB"),
+    ],
+)
+def test_a_reply_that_is_no_use_is_one_line(yahoo: Any, answer: Any, words: str) -> None:
+    yahoo.answers[CHART] = answer
+    with pytest.raises(MalformedReplyError, match=words) as caught:
+        fetch(yahoo, days=1)
+    assert str(caught.value).isprintable()
+
+
+def test_a_text_from_outside_is_cut_and_printable(yahoo: Any) -> None:
+    text = "\\ud800\\u0000" + 5_000_000 * "a"
+    body = f'{{"chart": {{"result": null, "error": {{"description": "{text}"}}}}}}'.encode()
+    yahoo.answers[CHART] = (400, {}, body)
+    with pytest.raises(YahooError, match="refused") as caught:
+        fetch(yahoo, days=1)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("status", [200, 403, 503])
+def test_the_words_of_a_429_count_under_any_status(yahoo: Any, status: int) -> None:
+    yahoo.answers[CHART] = (status, {}, b"Too Many Requests")
+    with pytest.raises(RateLimitedError):
+        fetch(yahoo, days=1)
+
+
+@pytest.mark.parametrize("status", [401, 403, 999])
+def test_a_denial_with_a_new_session_is_not_met_with_more_requests(yahoo: Any, status: int) -> None:
+    yahoo.answers[CHART] = (status, {}, b"<html></html>")
+    yahoo.answers["/"] = (404, {"Set-Cookie": "A3=x; Path=/"}, b"")
+    with pytest.raises(AccessDeniedError, match=f"HTTP {status}"):
+        fetch(yahoo, days=1)
+    assert len(yahoo.seen) == 3
+
+
+@pytest.mark.parametrize("crumb", [b"a\0b", b"\xff\xfe", b"", b"x" * 5000, b"<html></html>", b"two words"])
+def test_an_odd_crumb_or_cookie_is_left_out_and_the_session_shared_without(
+    yahoo: Any, crumb: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    yahoo.answers["/v1/test/getcrumb"] = (200, {}, crumb)
+    yahoo.answers["/"] = (404, {"Set-Cookie": "A3=\xe9\xff; Path=/"}, b"")
+    store = _Store()
+    assert len(fetch(yahoo, days=1, sessions=store).bars) == 7
+    assert store.done == ["save"]
+    assert store.session is not None
+    assert store.session.crumb is None
+    assert store.session.cookies == ()
+    assert "429" not in caplog.text
+
+
+def test_a_reply_about_something_else_is_refused_with_its_own_words(yahoo: Any) -> None:
+    status, headers, body = yahoo.answers[CHART]
+    yahoo.answers[CHART] = (status, headers, body.replace(b'"EQUITY"', b'"FUTURE"'))
+    with pytest.raises(UnfitReplyError, match="instrumentType 'FUTURE', not EQUITY or ETF") as caught:
+        fetch(yahoo, days=1)
+    assert caught.value.hopeless
+
+
 class _Recorder(BaseHTTPRequestHandler):
     seen: list[str]
 
@@ -428,7 +577,7 @@ for symbol in ("ZZTOP", "IBM"):
         }
         output = run_python(FETCH + code, simulator.url, **variables)
         proxy.shutdown()
-    assert output.split() == ["35", "35", "SymbolNotFoundError", "MalformedReplyError"]
+    assert output.split() == ["35", "35", "SymbolNotFoundError", "AccessDeniedError"]
     assert handler.seen == []  # type: ignore[attr-defined]
 
 

@@ -41,8 +41,8 @@ class VendorReply:
     """What Yahoo served for one symbol and window.
 
     bars: as the vendor has them, oldest first; NaN prices and rows off the hourly grid included.
-    source: "yahoo", or "simulated" where the reply's X-Market-Data header says so.
-    first_trade: since when Yahoo says that the symbol trades, UTC; None where it does not say.
+    source: "yahoo", or "simulated" where the reply's X-Market-Data header says so. first_trade: when the
+    symbol was first traded, UTC; None where Yahoo does not say.
     """
 
     symbol: str
@@ -110,12 +110,14 @@ def fetch_hourly(
     shared between processes, None to keep them in this one's memory.
 
     A first fetch makes 3 requests (cookie, crumb, chart), each later one makes 1. Nothing is written to disk.
-    A shared session that Yahoo refuses is renewed once. One fetch at a time per process.
+    A shared session that Yahoo refuses is renewed once. One fetch at a time per process. An event that cannot
+    be read is lost with a log line.
 
-    Raises UsageError (start not before end, a wrong base_url), RateLimitedError (429), SymbolNotFoundError,
-    NoBarsError (a known symbol with no bar in the window, or a window older than Yahoo serves),
-    MalformedReplyError (HTML, cut JSON, missing keys), YahooUnreachableError (DNS, connection, time-out, 5xx)
-    and YahooError for any other refusal.
+    Raises UsageError (start not before end, a wrong base_url), RateLimitedError (429, or its words),
+    AccessDeniedError (401, 403, 999), SymbolNotFoundError, NoBarsError (a known symbol with no bar in the
+    window, or a window older than Yahoo serves), UnfitReplyError (bars of something else, or not hourly),
+    MalformedReplyError (HTML, cut JSON, missing keys, far too long, a redirect to other hosts),
+    YahooUnreachableError (DNS, connection, time-out, 5xx) and YahooError for any other refusal.
     """
     if start.tzinfo is None or end.tzinfo is None:
         raise UsageError(f"{symbol}: start {start} and end {end} need a time zone: add one, such as +00:00")

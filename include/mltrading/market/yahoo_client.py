@@ -1,69 +1,64 @@
 """The part of the Yahoo adapter that needs yfinance; import it through `yahoo`.
 
-What yfinance 1.7 does by itself and is kept from doing here:
-- It turns failures into empty frames: `hide_exceptions` is off.
-- It answers past windows from a cache that holds bad replies too: emptied before every fetch.
-- It keeps cookies and time zones in SQLite files that parallel processes break for each other: replaced by
-  objects in memory. All symbols trade in New York, so the time-zone probe, a request a symbol, is not needed.
+yfinance 1.7 keeps the session: cookie, crumb, the consent page that Yahoo shows in Europe. Its reading of
+charts is not used: it fails on an event or a trading period that it does not expect, drops bars without a
+word and turns a missing volume into 0. What it does by itself and is kept from doing here:
+- It keeps cookies in an SQLite file that parallel processes break for each other: an object replaces it.
 - It meets every refusal with up to four more requests: refusals that those cannot cure end the fetch at once.
 - It fixes some time-outs at 10 s: the session sets them all.
+- It takes any text for a crumb, and follows redirects anywhere: the session looks at both.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import warnings
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import SplitResult, urlsplit, urlunsplit
-from zoneinfo import ZoneInfo
+from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
-import yfinance  # type: ignore[import-untyped]
 from curl_cffi import CurlOpt
 from curl_cffi.requests import Response, Session
 from curl_cffi.requests.exceptions import RequestException
-from yfinance import cache, data, exceptions
+from yfinance import cache, data, exceptions  # type: ignore[import-untyped]
 
 from include.mltrading.errors import (
+    AccessDeniedError,
     MalformedReplyError,
     MLTradingError,
     NoBarsError,
     RateLimitedError,
     SymbolNotFoundError,
+    UnfitReplyError,
     YahooError,
     YahooUnreachableError,
 )
-from include.mltrading.market.bars import Bar
+from include.mltrading.market.calendar import NEW_YORK
 from include.mltrading.market.yahoo import (
-    Dividend,
+    YAHOO_HOST,
     SessionStore,
-    Split,
     VendorReply,
     VendorSession,
     server,
 )
+from include.mltrading.market.yahoo_chart import UNREADABLE, Chart, read_chart
 
-NEW_YORK = ZoneInfo("America/New_York")
 COOKIE_HOST = "fc.yahoo.com"
 CHART_PATH = "/v8/finance/chart/"
 CRUMB_PATH = "/v1/test/getcrumb"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-PRICES = ["Open", "High", "Low", "Close", "Volume"]
-
-
-class _ZoneCache:
-    """Stands in for yfinance's time-zone file: knows the answer."""
-
-    def lookup(self, key: str) -> str:
-        return NEW_YORK.key
-
-    def store(self, key: str, value: str | None) -> None:
-        """Nothing to keep."""
+# Two years of hourly bars are 0.4 MB.
+_LONGEST_BODY = 8_000_000
+_LONGEST_TEXT = 300
+_MOST_REDIRECTS = 10
+# 999 is Yahoo's own "unable to process request". A new crumb may cure the others once.
+_DENIED, _CURABLE = (401, 403, 999), (401, 403)
+_TOO_MANY = b"Too Many Requests"
+_CRUMB = re.compile(rb"[!-~]{1,100}")
+_PRINTABLE = re.compile(r"[ -~]*")
 
 
 class _CookieCache:
@@ -76,13 +71,19 @@ class _CookieCache:
         """Nothing to keep."""
 
 
-yfinance.config.debug.hide_exceptions = False
-cache._TzCacheManager._tz_cache = _ZoneCache()
 cache._CookieCacheManager._Cookie_cache = _CookieCache()
 
 
 class _SessionRefused(Exception):
     """Yahoo does not take the shared session's cookie and crumb any more."""
+
+
+class _Unusable(OSError):
+    """A reply that is no use whatever is in it.
+
+    An OSError, because after one yfinance goes on without the cookie or the crumb, as it should; so it does
+    after its own YFRateLimitError, but then it logs a 429.
+    """
 
 
 @dataclass
@@ -94,15 +95,15 @@ class _Fetch:
     before_request: Callable[[], None]
     timeout: float
     shared: VendorSession | None = None  # the session that other processes obtained
+    is_new: bool = False  # the session was asked for in this fetch
     refusal: Exception | None = None  # what before_request raised
     status: int | None = None  # of the last reply to a chart request
-    chart: bytes = b""  # its body
     retry_after: float | None = None
     source: str = "yahoo"
 
     def error(self, kind: type[YahooError], what: str, remedy: str) -> YahooError:
         """A one-line error of `kind` that names symbol, window, host and remedy."""
-        return kind(" ".join(f"{self.subject}: {self.host} {what}; {remedy}".split()))
+        return kind(f"{self.subject}: {self.host} {_one_line(what)}; {remedy}")
 
     def unreachable(self, what: str) -> YahooError:
         return self.error(
@@ -119,9 +120,17 @@ class _Fetch:
 
     def rate_limited(self) -> RateLimitedError:
         wait = "a while" if self.retry_after is None else f"{self.retry_after:g} s"
+        told = "answered 429" if self.status == 429 else f"answered HTTP {self.status}"
         return RateLimitedError(
-            f"{self.subject}: {self.host} answered 429 (too many requests); try again after {wait}",
+            f"{self.subject}: {self.host} {told} (too many requests); try again after {wait}",
             self.retry_after,
+        )
+
+    def denied(self) -> YahooError:
+        return self.error(
+            AccessDeniedError,
+            f"refuses this machine, not this symbol (HTTP {self.status})",
+            "try again later, or check that MLTRADING_YAHOO_URL is right",
         )
 
     def no_bars(self, why: str = "has no bar there") -> YahooError:
@@ -171,34 +180,82 @@ class YahooSession(Session[Response]):
         if is_cookie and self.cookie_reply is not None and len(self.cookies):
             return self.cookie_reply
         if parts.path == CRUMB_PATH and fetch.shared is not None:
-            raise exceptions.YFRateLimitError  # others know that there is none to get; the chart needs none
-        try:
-            fetch.before_request()
-        except Exception as error:
-            fetch.refusal = error
-            raise
+            raise _Unusable("no crumb was given to others either")  # the chart needs none
         kwargs["timeout"] = fetch.timeout
-        reply = super().request(method, self._address(parts), *args, **kwargs)
+        fetch.is_new |= is_cookie or parts.path == CRUMB_PATH
+        reply = self._send(fetch, method, url, *args, **kwargs)
         if is_cookie:
             self.cookie_reply = reply
-        elif parts.path == CRUMB_PATH and reply.status_code >= 400:
-            # The chart can do without a crumb, and on this error yfinance goes on without; on others it
-            # takes the error's text for the crumb.
-            raise exceptions.YFRateLimitError
-        elif parts.path.startswith(CHART_PATH):
+        elif parts.path == CRUMB_PATH:
+            # The chart can do without a crumb; yfinance takes the text of an error for one.
+            if reply.status_code == 429:
+                raise exceptions.YFRateLimitError
+            if reply.status_code != 200 or not _CRUMB.fullmatch(reply.content):
+                raise _Unusable("no crumb was given")
+        elif urlsplit(reply.url).path.startswith(CHART_PATH):
             # Any answer of the chart service, "no such symbol" too, shows that it takes the session.
-            self.chart_was_served |= reply.status_code < 500 and reply.status_code not in (401, 403, 429)
+            self.chart_was_served |= reply.status_code < 500 and reply.status_code not in (*_DENIED, 429)
             _check_chart(fetch, reply)
         return reply
 
+    def _send(self, fetch: _Fetch, method: Any, url: str, *args: Any, **kwargs: Any) -> Response:
+        """The reply to one request, after the redirects that stay with Yahoo; its `url` is Yahoo's."""
+        for _ in range(_MOST_REDIRECTS):
+            parts = urlsplit(url)
+            if not self._is_allowed(parts):
+                raise _Unusable(f"sends to {parts.netloc!r}, which is not Yahoo's")
+            try:
+                fetch.before_request()
+            except Exception as error:
+                fetch.refusal = error
+                raise
+            body = _Body()
+            kwargs |= {"allow_redirects": False, "content_callback": body.add}
+            try:
+                reply = super().request(method, self._address(parts), *args, **kwargs)
+            except UnicodeError:
+                raise _Unusable("sent a cookie or header that is no text") from None
+            reply.content, reply.url = bytes(body.content), url
+            target = reply.headers.get("Location")
+            if reply.status_code not in (301, 302, 303, 307, 308) or not target:
+                return reply
+            try:
+                url = urljoin(url, target)
+            except ValueError:
+                raise _Unusable("redirects to no address") from None
+            kwargs.pop("params", None)  # they are in the new address
+            if reply.status_code < 307:
+                method = "GET"
+                kwargs.pop("data", None)
+                kwargs.pop("json", None)
+        raise _Unusable(f"redirects more than {_MOST_REDIRECTS} times")
+
+    def _is_allowed(self, parts: SplitResult) -> bool:
+        """Whether it is one of Yahoo's hosts, or what stands in for them."""
+        base = self.base_url_for_yahoo
+        is_base = base is not None and parts.netloc == urlsplit(base).netloc.rpartition("@")[2]
+        return parts.scheme in ("http", "https") and (is_base or _is_yahoos(parts.hostname))
+
     def _address(self, parts: SplitResult) -> str:
         """`parts` with scheme and host of `base_url` where they were Yahoo's."""
-        host = parts.hostname or ""
-        if self.base_url_for_yahoo is None or not (host == "yahoo.com" or host.endswith(".yahoo.com")):
+        if self.base_url_for_yahoo is None or not _is_yahoos(parts.hostname):
             return urlunsplit(parts)
         target = urlsplit(self.base_url_for_yahoo)
         path = target.path.rstrip("/") + (parts.path or "/")
         return urlunsplit((target.scheme, target.netloc, path, parts.query, ""))
+
+
+class _Body:
+    """What a reply brings, unpacked, as far as it is not absurdly much."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def add(self, chunk: bytes) -> int:
+        if len(self.content) + len(chunk) > _LONGEST_BODY:
+            raise _Unusable(f"sent more than {_LONGEST_BODY // 1_000_000} MB")
+        self.content += chunk
+        return len(chunk)
 
 
 _session: YahooSession | None = None
@@ -238,7 +295,7 @@ def fetch(
             try:
                 return attempt(shared)
             except _SessionRefused:
-                raise MalformedReplyError(
+                raise AccessDeniedError(
                     f"{window}: {server(base_url)} refuses every session; try again later"
                 ) from None
     _forget(session)
@@ -271,32 +328,42 @@ def _forget(session: YahooSession) -> None:
 
 
 def _obtained(session: YahooSession) -> VendorSession | None:
-    """The session that this process has obtained; None where nothing shows that Yahoo takes it."""
+    """The session that this process has obtained; None where nothing shows that Yahoo takes it.
+
+    Cookies that are no plain text, which a database may not hold, are left out: charts can do without.
+    """
     if not session.chart_was_served:
         return None
     cookies = tuple(
         {"name": cookie.name, "value": cookie.value, "domain": cookie.domain, "path": cookie.path}
         for cookie in session.cookies.jar
+        if all(
+            _PRINTABLE.fullmatch(text or "")
+            for text in (cookie.name, cookie.value, cookie.domain, cookie.path)
+        )
     )
     return VendorSession(cookies, data.YfData(session=session)._crumb)
 
 
 def _fetch(symbol: str, start: datetime, end: datetime, session: YahooSession, state: _Fetch) -> VendorReply:
     session.current = state
-    data.YfData.cache_get.cache_clear()
+    asked = symbol.replace(".", "-").upper()
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="yfinance")  # its own use of what pandas gives up
-            frame = yfinance.Ticker(symbol.replace(".", "-"), session=session).history(
-                interval="60m",
-                start=start,
-                end=end,
-                prepost=False,
-                actions=True,
-                auto_adjust=False,
-                repair=False,
-                keepna=True,
-            )
+        reply = data.YfData(session=session).get(
+            f"https://{YAHOO_HOST}{CHART_PATH}{asked}",
+            {
+                "period1": int(start.timestamp()),
+                "period2": int(end.timestamp()),
+                "interval": "60m",
+                "includePrePost": False,
+                "events": "div,splits",
+            },
+        )
+        _check_chart(state, reply)  # of a consent page it is only the last reply that is the chart
+        if reply.status_code != 200:
+            raise state.denied() if reply.status_code in _DENIED else state.malformed("sent no chart")
+        chart = _read(state, reply, asked)
+        session.chart_was_served = True
     except _SessionRefused:
         raise
     except Exception as error:
@@ -308,10 +375,39 @@ def _fetch(symbol: str, start: datetime, end: datetime, session: YahooSession, s
         raise meaning from error
     finally:
         session.current = None
-    reply = _vendor_reply(symbol, frame, start, end, state)
-    if not reply.bars:
+    days = start.astimezone(NEW_YORK).date(), end.astimezone(NEW_YORK).date()
+    bars = [bar for bar in sorted(chart.bars, key=lambda bar: bar.timestamp) if start <= bar.timestamp < end]
+    if not bars:
         raise state.no_bars()
-    return reply
+    return VendorReply(
+        symbol=symbol,
+        bars=bars,
+        splits=[split for split in chart.splits if days[0] <= split.ex_date <= days[1]],
+        dividends=[dividend for dividend in chart.dividends if days[0] <= dividend.ex_date <= days[1]],
+        source=state.source,
+        first_trade=chart.first_trade,
+    )
+
+
+def _read(fetch: _Fetch, reply: Response, asked: str) -> Chart:
+    """The chart in a reply with status 200; raises what else it says."""
+    try:
+        chart = read_chart(reply.content, asked)
+    except UNREADABLE:
+        if _TOO_MANY in reply.content:
+            raise fetch.rate_limited() from None
+        if b"Will be right back" in reply.content:
+            raise fetch.unreachable("says that it is down") from None
+        raise
+    if chart.reason is not None:
+        raise fetch.refused(chart.reason)
+    if chart.misfit is not None:
+        raise fetch.error(
+            UnfitReplyError,
+            f"serves something else by its own words: {chart.misfit}",
+            "nothing is stored; correct or remove the symbol",
+        )
+    return chart
 
 
 def _session_for(base_url: str | None) -> YahooSession:
@@ -338,26 +434,32 @@ def _session_for(base_url: str | None) -> YahooSession:
 
 def _check_chart(fetch: _Fetch, reply: Response) -> None:
     """Remember what the reply says about itself, and raise for a status that more requests cannot cure."""
-    fetch.status = reply.status_code
-    fetch.chart = reply.content
+    status = fetch.status = reply.status_code
     fetch.source = "simulated" if reply.headers.get("X-Market-Data") == "simulated" else "yahoo"
-    if reply.status_code == 429:
+    if status == 429 or (status >= 400 and _TOO_MANY in reply.content):
         fetch.retry_after = _seconds(reply.headers.get("Retry-After"))
         raise fetch.rate_limited()
-    if reply.status_code >= 500:
-        raise fetch.unreachable(f"answered HTTP {reply.status_code}")
-    if reply.status_code in (401, 403) and fetch.shared is not None:
+    if status in _CURABLE and fetch.shared is not None:
         raise _SessionRefused
-    if reply.status_code >= 400 and reply.status_code not in (401, 403):  # those a new crumb may cure
+    if status in _CURABLE and not fetch.is_new:
+        return  # yfinance tries a new crumb
+    if status in _DENIED:
+        raise fetch.denied()
+    if status >= 500:
+        raise fetch.unreachable(f"answered HTTP {status}")
+    if status >= 400:
         raise fetch.refused(_reason(fetch, reply))
 
 
 def _reason(fetch: _Fetch, reply: Response) -> str:
     """Yahoo's words in an error reply."""
     try:
-        return str(json.loads(reply.content)["chart"]["error"]["description"])
-    except (ValueError, KeyError, TypeError):
-        raise fetch.malformed("gave an error that is not Yahoo's") from None
+        reason = read_chart(reply.content, "").reason
+    except UNREADABLE:
+        reason = None
+    if reason is None:
+        raise fetch.malformed("gave an error that is not Yahoo's")
+    return reason
 
 
 def _seconds(header: str | None) -> float | None:
@@ -370,7 +472,7 @@ def _seconds(header: str | None) -> float | None:
         pass
     try:
         return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -378,90 +480,30 @@ def _meaning(fetch: _Fetch, error: Exception) -> Exception | None:
     """What `error` says about Yahoo; None where it says nothing about it."""
     if isinstance(error, MLTradingError):
         return error
+    if fetch.status in _DENIED:
+        return fetch.denied()  # whatever yfinance made of it
     if isinstance(error, exceptions.YFRateLimitError):
         return fetch.rate_limited()
-    if isinstance(error, exceptions.YFPricesMissingError):
-        if fetch.status != 200:
-            return fetch.refused("access denied")
-        return fetch.no_bars() if error.yahoo_reason is None else fetch.refused(str(error.yahoo_reason))
-    if isinstance(error, exceptions.YFDataException):
-        return fetch.unreachable("says that it is down")
+    if isinstance(error, _Unusable):
+        return fetch.malformed(str(error))
     if isinstance(error, RequestException):
         return fetch.unreachable(f"cannot be reached ({_transport(error)})")
-    if isinstance(error, exceptions.YFException | ValueError | LookupError | TypeError | AttributeError):
+    if isinstance(error, (exceptions.YFException, *UNREADABLE)):
         return fetch.malformed(f"sent what cannot be read ({type(error).__name__}: {error})")
     return None
+
+
+def _is_yahoos(host: str | None) -> bool:
+    return re.fullmatch(r"([a-z0-9-]+\.)*yahoo\.com", host or "") is not None
+
+
+def _one_line(text: str) -> str:
+    """The beginning of a text from outside, without what a terminal or a database cannot take."""
+    kept = "".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST_TEXT])
+    line = " ".join(kept.split())
+    return line if len(line) <= _LONGEST_TEXT else line[:_LONGEST_TEXT] + " …"
 
 
 def _transport(error: RequestException) -> str:
     """libcurl's words without its advice to read the manual."""
     return str(error).removeprefix("Failed to perform, ").partition(" See https://curl.se")[0].rstrip(".")
-
-
-def _vendor_reply(symbol: str, frame: Any, start: datetime, end: datetime, state: _Fetch) -> VendorReply:
-    """`frame`, as `Ticker.history` returns it, in our terms; rows outside [start, end) are left out."""
-    raw = _raw_bars(state.chart)
-    # yfinance makes a missing volume 0; here it stays missing.
-    no_volume = [bar.timestamp for bar in raw if math.isnan(bar.volume)]
-    frame["Volume"] = frame["Volume"].astype(float).mask(frame.index.isin(no_volume))
-    bars = [
-        Bar(stamp.to_pydatetime().astimezone(UTC), *(float(value) for value in values))
-        for stamp, *values in frame[PRICES].itertuples()
-    ]
-    bars += _dropped(raw, bars)
-    return VendorReply(
-        symbol=symbol,
-        bars=sorted(bar for bar in bars if start <= bar.timestamp < end),
-        splits=[Split(day, ratio) for day, ratio in _events(frame["Stock Splits"])],
-        dividends=[Dividend(day, amount) for day, amount in _events(frame["Dividends"])],
-        source=state.source,
-        first_trade=_first_trade(state.chart),
-    )
-
-
-def _first_trade(chart: bytes) -> datetime | None:
-    """The first instant of trading that a chart tells; None where it tells none that can be read."""
-    stamp = json.loads(chart)["chart"]["result"][0].get("meta", {}).get("firstTradeDate")
-    try:
-        return None if isinstance(stamp, bool) else datetime.fromtimestamp(stamp, UTC)
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
-
-
-def _raw_bars(chart: bytes) -> list[Bar]:
-    """The bars of a chart that yfinance could read, in the vendor's own order, NaN for null."""
-    result = json.loads(chart)["chart"]["result"][0]
-    quote = result["indicators"]["quote"][0]
-    columns = (quote[name] for name in ("open", "high", "low", "close", "volume"))
-    return [
-        Bar(
-            datetime.fromtimestamp(at, UTC),
-            *(math.nan if value is None else float(value) for value in values),
-        )
-        for at, *values in zip(result["timestamp"], *columns, strict=True)
-    ]
-
-
-def _dropped(raw: list[Bar], kept: list[Bar]) -> list[Bar]:
-    """What yfinance dropped without a word: a second bar of the same hour, and bars outside trading hours.
-
-    The row of the running moment, which it merges into the running bar, is on no half hour.
-    """
-    seen = {bar.timestamp: bar for bar in kept}
-    first: dict[datetime, Bar] = {}
-    dropped = []
-    for bar in raw:
-        is_second = first.setdefault(bar.timestamp, bar) != bar and not _same(first[bar.timestamp], bar)
-        is_hourly = bar.timestamp.minute == 30 and bar.timestamp.second == 0
-        if is_second or (is_hourly and bar.timestamp not in seen):
-            dropped.append(bar)
-    return dropped
-
-
-def _same(one: Bar, other: Bar) -> bool:
-    return all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(one[1:], other[1:], strict=True))
-
-
-def _events(column: Any) -> list[tuple[Any, float]]:
-    """The (New York date, value) pairs of an events column, which is 0 where nothing happened."""
-    return [(stamp.tz_convert(NEW_YORK).date(), float(value)) for stamp, value in column[column > 0].items()]

@@ -1,7 +1,7 @@
 """One rate limit over all processes and hosts: a clock in the database hands out moments to send at.
 
 Whoever waits stands in a queue: scheduled collection before what a person started, then first come, first
-served. A refusal by the vendor (429) moves the clock, so that everybody waits.
+served. A refusal by the vendor (429, or denials in a row) moves the clock, so that everybody waits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from include.mltrading.store.queries import query
 SCHEDULED, ON_DEMAND = 1, 2
 
 FIRST_PAUSE = timedelta(minutes=1)
+# Who is denied is so for hours; the pause is longer than a task waits, so that none holds a slot meanwhile.
+FIRST_PAUSE_WHEN_DENIED = timedelta(minutes=20)
+DENIALS = 3  # in a row, from whichever symbols: then it is everybody that the vendor refuses
 LONGEST_PAUSE = timedelta(hours=1)
 _SHORTEST_PAUSE, _MOST_ASKED = 1.0, 86_400.0
 # A slot is taken at most so long ahead: one that comes later is still open to a more urgent request.
@@ -71,10 +74,12 @@ def wait_for_slot(
     time.sleep(max(0.0, taken))
 
 
-def pause(connection: Connection, vendor: str, retry_after: float | None) -> float:
+def pause(
+    connection: Connection, vendor: str, retry_after: float | None, first: timedelta = FIRST_PAUSE
+) -> float:
     """The vendor refused a request: nobody asks again for a while. Returns the seconds of the pause.
 
-    retry_after: what the vendor asked for, in seconds; None: a minute, doubled up to an hour for each pause
+    retry_after: what the vendor asked for, in seconds; None: `first`, doubled up to an hour for each pause
     in a row.
     """
     asked = None
@@ -82,11 +87,21 @@ def pause(connection: Connection, vendor: str, retry_after: float | None) -> flo
         asked = timedelta(seconds=min(max(retry_after, _SHORTEST_PAUSE), _MOST_ASKED))
     row = connection.execute(
         query("pause_requests"),
-        {"vendor": vendor, "asked": asked, "first": FIRST_PAUSE, "longest": LONGEST_PAUSE},
+        {"vendor": vendor, "asked": asked, "first": first, "longest": LONGEST_PAUSE},
     ).fetchone()
     return float(row[0]) if row else 0.0
 
 
+def denied(connection: Connection, vendor: str) -> float:
+    """The vendor denied one symbol's request for no reason of the symbol's. Returns the seconds of the pause
+    that follows when it has done so DENIALS times in a row, else 0.
+    """
+    row = connection.execute(query("count_denial"), {"vendor": vendor}).fetchone()
+    if row is None or row[0] < DENIALS:
+        return 0.0
+    return pause(connection, vendor, None, FIRST_PAUSE_WHEN_DENIED)
+
+
 def welcome(connection: Connection, vendor: str) -> None:
-    """The vendor gave a good answer: its next refusal counts as the first again."""
+    """The vendor answered: its next refusal counts as the first again."""
     connection.execute(query("requests_are_welcome"), {"vendor": vendor})
