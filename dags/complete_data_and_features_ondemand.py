@@ -27,7 +27,7 @@ from airflow.providers.common.compat.sdk import DAG, TriggerRule
 
 from include.mltrading.airflow.deployment import dag_arguments, timetable
 from include.mltrading.airflow.operator import MarketOperator, for_each_batch
-from include.mltrading.airflow.params import load_params, symbols_param
+from include.mltrading.airflow.params import load_params, refuse_bad_input, symbols_param
 from include.mltrading.config import load_deployments
 from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.settings import Settings
@@ -44,7 +44,7 @@ with DAG(
     doc_md=__doc__,
     params={"symbols": symbols_param(universe), **load_params()},
 ):
-    prepare_database = MarketOperator(task_id="prepare_database")
+    prepare_database = MarketOperator(task_id="prepare_database", pre_execute=refuse_bad_input)
     plan_symbols = MarketOperator(task_id="plan_symbols", output_processor=json.loads)
     collect_symbol = for_each_batch(
         "collect_symbol", plan_symbols.output, pool="yahoo_api", minutes=8 + 2 * settings.symbols_per_task

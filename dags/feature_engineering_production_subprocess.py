@@ -27,7 +27,7 @@ from airflow.providers.common.compat.sdk import DAG, TriggerRule
 from include.mltrading.airflow.deployment import dag_arguments, timetable
 from include.mltrading.airflow.gate import CollectionGate
 from include.mltrading.airflow.operator import MarketOperator, for_each_batch
-from include.mltrading.airflow.params import initial_run_param, symbols_param
+from include.mltrading.airflow.params import initial_run_param, refuse_bad_input, symbols_param
 from include.mltrading.config import load_deployments
 from include.mltrading.market.symbols import batches, read_symbols_file
 from include.mltrading.settings import Settings
@@ -48,6 +48,7 @@ with DAG(
 ):
     wait_for_bars = CollectionGate(
         task_id="wait_for_bars",
+        pre_execute=refuse_bad_input,
         external_dag_id=COLLECTION_DAG_ID,
         external_task_id="publish_bars",
         collection_timetable=timetable(deployments, COLLECTION_DAG_ID),

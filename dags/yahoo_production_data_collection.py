@@ -23,7 +23,7 @@ from airflow.providers.common.compat.sdk import DAG, TriggerRule
 
 from include.mltrading.airflow.deployment import dag_arguments, timetable
 from include.mltrading.airflow.operator import MarketOperator, for_each_batch
-from include.mltrading.airflow.params import data_period_param, symbols_param
+from include.mltrading.airflow.params import data_period_param, refuse_bad_input, symbols_param
 from include.mltrading.config import load_deployments
 from include.mltrading.market.symbols import batches, read_symbols_file
 from include.mltrading.settings import Settings
@@ -40,7 +40,7 @@ with DAG(
     doc_md=__doc__,
     params={"data_period": data_period_param(), "symbols": symbols_param(universe)},
 ):
-    check_session = MarketOperator(task_id="check_session")
+    check_session = MarketOperator(task_id="check_session", pre_execute=refuse_bad_input)
     # A literal list: `airflow dags backfill` deadlocks on a task that is mapped over another's result.
     collect_symbol = for_each_batch(
         "collect_symbol",

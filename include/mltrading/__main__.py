@@ -185,6 +185,7 @@ def _collect(options: argparse.Namespace, settings: Settings) -> int:
         raise UsageError(f"--end {options.end} lies in the future: leave it out to collect up to now")
     run = Run.from_command_line(end)
     window = _window(options, run.window_end)
+    window.require_served()
     delay = load_deployments(settings.deployments_file).pipeline.finality_delay_minutes
     yahoo.preload()
     calendar.preload()

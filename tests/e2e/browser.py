@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from include.standalone import airflow
 from include.standalone.postgres import EmbeddedPostgres
@@ -22,6 +22,8 @@ from include.standalone.stack import Stack
 
 VIEWER = ("viewer", "viewer-password")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Milliseconds that a busy machine may take for what a test expects.
+_PATIENCE = 20_000
 # Headless, as root too, and without looking for the maker's own hosts.
 _ARGUMENTS = [
     "--no-sandbox",
@@ -80,6 +82,7 @@ def _executable() -> str | None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium or Chrome of this machine."""
+    expect.set_options(timeout=_PATIENCE)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=_executable(), args=_ARGUMENTS)
         yield launched
@@ -140,7 +143,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def _context(browser: Browser) -> BrowserContext:
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(_PATIENCE)
     return context
 
 

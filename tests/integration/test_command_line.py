@@ -211,6 +211,7 @@ def test_a_start_after_the_end_is_refused_naming_both(cli: Cli, environment: dic
         (("--period", "5y"), "period '5y'"),
         (("--end", "2090-01-01"), "--end 2090-01-01 lies in the future"),
         (("--start", "tomorrow"), "--start 'tomorrow'"),
+        (("--start", "0001-01-01T00:00+14:00"), "--start '0001-01-01T00:00+14:00': give a date of the years"),
         (("--start", "2026-01-05", "--sessions", "3"), "--start goes without"),
         (("--symbols", "AAPL", "--start", "2000-01-01", "--end", "2000-02-01"), "serves hourly bars only"),
     ],

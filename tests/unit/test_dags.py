@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from airflow.exceptions import AirflowFailException
 from airflow.models import DagBag, TaskInstance
 from airflow.models.mappedoperator import MappedOperator
 from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
@@ -106,6 +107,69 @@ def test_every_param_explains_itself(dags: dict[str, Any]) -> None:
             param = dag.params.get_param(name)
             assert param.description
             assert param.schema["title"]
+
+
+NOW = datetime.now(UTC)
+
+
+def begin(dag: Any, conf: Any, logical_date: datetime = NOW) -> None:
+    """What the first task of a run does before its work."""
+    [first] = dag.roots
+    run = SimpleNamespace(conf=conf, logical_date=logical_date)
+    first.pre_execute({"dag": dag, "dag_run": run, "outlet_events": {}})
+
+
+@pytest.mark.parametrize(
+    ("conf", "logical_date", "refusal"),
+    [
+        ({"symbol": ["AAPL"]}, NOW, "param symbol: no such param; the params are"),
+        ({"a\nb": 1}, NOW, r"param a\\nb: no such param"),
+        ({"symbols": "AAPL"}, NOW, "param symbols: 'AAPL' is not of type 'array', 'null'"),
+        ({"symbols": [["AAPL"]]}, NOW, "param symbols: "),
+        ([["symbols", ["AAPL"]]], NOW, "configuration .* give params by name"),
+        ({}, datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))), "logical date .* years 1970 to 2099"),
+        ({}, NOW + timedelta(days=400), "logical date .* lies in the future"),
+    ],
+)
+def test_a_run_that_no_form_makes_is_refused_by_its_first_task_in_one_line(
+    dags: dict[str, Any], conf: Any, logical_date: datetime, refusal: str
+) -> None:
+    for dag in dags.values():
+        with pytest.raises(AirflowFailException, match=f"^Invalid .*{refusal}") as caught:
+            begin(dag, conf, logical_date)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("conf", "refusal"),
+    [
+        ({"start": "9999-12-31"}, "param start: .* years 1970 to 2099"),
+        ({"end": "0001-01-01"}, "param end: .* years 1970 to 2099"),
+        ({"start": "99999-01-01"}, "param start: '99999-01-01' is not a 'date'"),
+        ({"start": "2026-01-07", "end": "2026-01-06"}, "param start: .* is not before end"),
+        ({"period": None}, "param period: None is not of type 'string'"),
+        ({"recompute_features": 1}, "param recompute_features: 1 is not of type 'boolean'"),
+    ],
+)
+def test_a_load_of_no_span_is_refused_by_its_first_task(
+    dags: dict[str, Any], conf: dict[str, Any], refusal: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=f"^Invalid input for {refusal}"):
+        begin(dags[LOAD], conf)
+
+
+def test_a_collection_that_the_vendor_does_not_serve_any_more_is_refused_by_its_first_task(
+    dags: dict[str, Any],
+) -> None:
+    with pytest.raises(AirflowFailException, match="serves hourly bars only from"):
+        begin(dags[COLLECTION], {}, NOW - timedelta(days=800))
+
+
+def test_a_run_with_good_params_or_none_begins(dags: dict[str, Any]) -> None:
+    for dag in dags.values():
+        for conf in (None, {}, {"symbols": ["AAPL"]}, {"symbols": None}):
+            begin(dag, conf)
+    begin(dags[LOAD], {"start": "2026-01-05", "end": None}, datetime(2026, 1, 9, tzinfo=UTC))
 
 
 def test_every_dag_can_be_stored_by_the_scheduler(dags: dict[str, Any]) -> None:

@@ -475,10 +475,19 @@ def test_the_cron_example_is_a_line_of_etc_cron_d() -> None:
     assert "%" not in command  # cron would make it a new line
 
 
+UNITS = ("*.service", "*.timer")
+
+
+def test_systemd_starts_make_run_again_when_it_fails() -> None:
+    unit = (EXAMPLES / "mltrading.service").read_text().splitlines()
+    assert {"ExecStart=/usr/bin/make run", "Restart=on-failure", "KillMode=mixed"} <= set(unit)
+
+
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("SKIPPED: needs systemd-analyze")
-    units = [shutil.copy(EXAMPLES / f"mltrading-backup.{kind}", tmp_path) for kind in ("service", "timer")]
+    units = [shutil.copy(path, tmp_path) for pattern in UNITS for path in EXAMPLES.glob(pattern)]
+    assert len(units) == 3
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False
     )

@@ -56,12 +56,15 @@ def _run_in_another_process(state: Path) -> tuple[subprocess.Popen[str], str]:
         "from pathlib import Path\n"
         "import sys\n"
         "from include.standalone.stack import Stack, Stopped\n"
+        "from include.standalone.state import StandaloneError\n"
         "Stack.patience = 1.0\n"
         "try:\n"
         f"    with Stack(Path({str(state)!r})) as stack:\n"
         f"        stack.start('stubborn', {STUBBORN!r})\n"
         "        print('up', flush=True)\n"
         "        stack.wait()\n"
+        "except StandaloneError as error:\n"
+        "    sys.exit(error.exit_code)\n"
         "except Stopped as stopped:\n"
         "    sys.exit(stopped.exit_code)\n"
         "except KeyboardInterrupt:\n"
@@ -121,6 +124,16 @@ def test_a_signal_ends_everything(tmp_path: Path, number: int, code: int) -> Non
     child.send_signal(number)
 
     assert child.wait(timeout=10) == code
+    assert _marked(token) == []
+
+
+def test_a_process_that_is_killed_ends_the_whole_stack_with_a_failure(tmp_path: Path) -> None:
+    child, token = _run_in_another_process(tmp_path)
+    [stubborn] = (processes.PROC / str(child.pid) / "task" / str(child.pid) / "children").read_text().split()
+
+    os.kill(int(stubborn), signal.SIGKILL)
+
+    assert child.wait(timeout=10) == 1
     assert _marked(token) == []
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,11 @@ def test_no_window_reaches_beyond_what_the_vendor_serves() -> None:
     assert before <= first + timedelta(days=VENDOR_DAYS) <= datetime.now(UTC)
 
 
-def test_a_window_wholly_beyond_it_is_refused() -> None:
+@pytest.mark.parametrize("span", [{"sessions": 3}, {"period": "2y"}])
+@pytest.mark.parametrize("end", [NOW - timedelta(days=800), datetime(1, 1, 1, tzinfo=UTC)])
+def test_a_window_wholly_beyond_it_is_refused(end: datetime, span: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="serves hourly bars only from"):
-        Window(NOW - timedelta(days=800), sessions=3).first_instant(None)
+        Window(end, **span).first_instant(None)
 
 
 def test_a_start_after_the_end_is_refused_naming_both() -> None:
@@ -88,3 +91,17 @@ def test_instants_without_an_offset_are_utc() -> None:
     assert parse_instant("2026-01-05T09:30:00-05:00", "start") == datetime(2026, 1, 5, 14, 30, tzinfo=UTC)
     with pytest.raises(UsageError, match="start 'yesterday'"):
         parse_instant("yesterday", "start")
+
+
+@pytest.mark.parametrize(
+    "text", ["0001-01-01T00:00+14:00", "9999-12-31T23:00-14:00", "1969-12-31", "2100-01-01"]
+)
+def test_a_year_that_nobody_means_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="years 1970 to 2099"):
+        parse_instant(text, "start")
+
+
+@pytest.mark.parametrize("text", ["99999-01-01", "", 20260105, None])
+def test_what_is_no_date_is_refused(text: Any) -> None:
+    with pytest.raises(UsageError, match=r"start .*give an ISO date"):
+        parse_instant(text, "start")

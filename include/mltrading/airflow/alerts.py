@@ -167,7 +167,7 @@ def _failure(
         ("Pipeline", name), (_tick_name(run), in_new_york(run.tick)), ("Run", run.run_id),
         ("Run in Airflow", run.grid_url),
     ]  # fmt: skip
-    # Params that no task reads are Airflow's to tolerate, and no reason for a failure.
+    # Who got to the symbols was not refused: the symbols file has changed since.
     if problem is not None and not reasons and not served:
         details = Details(
             "Find out who triggered it with that input; the trigger form explains what is allowed.",

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.exceptions import ParamValidationError
+from airflow.exceptions import AirflowFailException, ParamValidationError
 from airflow.providers.common.compat.sdk import Param
 
 from include.mltrading.errors import UsageError
-from include.mltrading.pipeline.window import PERIODS, SESSIONS_PATTERN, on_demand_window
+from include.mltrading.pipeline.window import (
+    PERIODS,
+    SESSIONS_PATTERN,
+    Window,
+    on_demand_window,
+    parse_instant,
+    sessions_in,
+)
 
+TOO_DEEP = "Invalid configuration: it is nested too deeply"
 _LONGEST_MESSAGE = 300
+_LONGEST_NAME = 80
+_CLOCKS_DIFFER = timedelta(days=1)
 
 
 def symbols_param(universe: Sequence[str]) -> Param:
@@ -85,25 +95,57 @@ def load_params() -> dict[str, Param]:
     }
 
 
-def find_problem(params: Any, conf: Mapping[str, Any], logical_date: datetime) -> str | None:
-    """What is wrong with a configuration of a DAG with these params, naming the param; None = nothing."""
-    unknown = [name for name in conf if name not in params]
-    if unknown:
-        return f"Invalid input for param {unknown[0]}: no such param; the params are {', '.join(params)}"
+def refuse_bad_input(context: Any) -> None:
+    """What the first task of each run does before its work: the command line and other DAGs have not checked.
+
+    Raises AirflowFailException, which nobody retries, when the run was triggered with what a form refuses.
+    """
+    run = context["dag_run"]
+    problem = find_problem(context["dag"].params, {} if run.conf is None else run.conf, run.logical_date)
+    if problem is not None:
+        raise AirflowFailException(problem)
+
+
+def find_problem(params: Any, conf: Any, logical_date: datetime | str) -> str | None:
+    """What is wrong with triggering a DAG with these params so, in one line; None = nothing.
+
+    conf: the configuration as it was given; it names the params that are not to have their defaults.
+    """
+    problem = _find_problem(params, conf, logical_date)
+    if problem is None:
+        return None
+    line = problem.splitlines()[0]
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]} …"
+
+
+def _find_problem(params: Any, conf: Any, logical_date: datetime | str) -> str | None:
+    try:
+        instant = parse_instant(str(logical_date), "logical date")
+    except UsageError as error:
+        return f"Invalid {error}"
+    if instant > datetime.now(UTC) + _CLOCKS_DIFFER:
+        # Airflow would let the run wait until then.
+        return f"Invalid logical date {instant.isoformat()}: it lies in the future; leave it out"
+    if not isinstance(conf, Mapping):
+        return f'Invalid configuration {conf!r}: give params by name, such as {{"symbols": ["AAPL"]}}'
+    for name in conf:
+        if name not in params:
+            shown = repr(name)[1:-1][:_LONGEST_NAME]
+            return f"Invalid input for param {shown}: no such param; the params are {', '.join(params)}"
     typed = copy.deepcopy(params)
     try:
         typed.update(conf)
         values = typed.validate()
     except ParamValidationError as error:
-        text = str(error).splitlines()[0]
-        return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]} …"
-    if "period" not in values:
-        return None
-    name = "start"
+        return str(error)
+    except RecursionError:
+        return TOO_DEEP
     try:
-        window = on_demand_window(values, logical_date)
-        name = "end"
-        window.first_instant(None)
+        if "period" in values:
+            on_demand_window(values, instant).require_served()
+        elif "data_period" in values:
+            Window(instant, sessions=sessions_in(values["data_period"])).require_served()
     except UsageError as error:
-        return f"Invalid input for param {name}: {error}"
+        name = "start" if str(error).startswith("start") else "end"
+        return f"Invalid input for param {name}: {error}" if name in values else f"Invalid input: {error}"
     return None

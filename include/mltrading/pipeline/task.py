@@ -119,7 +119,7 @@ def _prepare_database(task: Task, settings: Settings) -> int:
 def _plan_symbols(task: Task, settings: Settings) -> int:
     """Print the batches as one JSON line: the only thing that travels from task to task."""
     # A wrong period or date is told now, not once per symbol.
-    on_demand_window(task.params, task.run.window_end).first_instant(None)
+    on_demand_window(task.params, task.run.window_end).require_served()
     symbols = parse_symbols(task.params.get("symbols") or []) or read_symbols_file(settings.symbols_file)
     planned = batches(symbols, settings.symbols_per_task)
     if len(planned) > MAX_BATCHES:

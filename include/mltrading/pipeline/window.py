@@ -24,6 +24,9 @@ MOST_SESSIONS = 60
 SESSIONS_PATTERN = r"^([1-9]|[1-5][0-9]|60)d$"
 PERIODS = ("1mo", "2mo", "3mo", "6mo", "9mo", "1y", "18mo", "2y")
 _DAYS_IN = {"mo": 30.5, "y": 365.25}
+# A date of any other is a slip; those at the ends of time cannot even be converted to UTC.
+_YEARS = range(1970, 2100)
+_LONGEST_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Window:
 
     def first_instant(self, last_final_bar: datetime | None) -> datetime:
         """Where the window starts for a symbol whose newest final bar is given (None: it has none)."""
-        served_from = earliest()
+        self.require_served()
         if self.start is not None:
             start = self.start
         elif self.period is not None:
@@ -61,12 +64,16 @@ class Window:
                 start = min(start, self.end - timedelta(days=NEW_SYMBOL_DAYS))
             else:
                 start = min(start, last_final_bar)
+        return max(start, earliest())
+
+    def require_served(self) -> None:
+        """Raise UsageError when the vendor serves nothing of it any more."""
+        served_from = earliest()
         if self.end <= served_from:
             raise UsageError(
                 f"the window ends on {self.end:%Y-%m-%d}, but the vendor serves hourly bars only from "
                 f"{served_from:%Y-%m-%d} on: give a later end"
             )
-        return max(start, served_from)
 
     def healed(self, last_served: datetime | None) -> int:
         """So many sessions before its end a window looks for bars that are still missing.
@@ -122,10 +129,13 @@ def sessions_in(data_period: str) -> int:
 
 def parse_instant(text: str, name: str) -> datetime:
     """An ISO date or time as UTC; without an offset it is UTC. Raises UsageError naming the argument."""
+    shown = repr(text)[:_LONGEST_SHOWN]
     try:
         instant = datetime.fromisoformat(text.strip())
-    except ValueError:
+    except (ValueError, AttributeError):
         raise UsageError(
-            f"{name} {text!r}: give an ISO date or time, such as 2026-01-05 or 2026-01-05T14:30:00+00:00"
+            f"{name} {shown}: give an ISO date or time, such as 2026-01-05 or 2026-01-05T14:30:00+00:00"
         ) from None
+    if instant.year not in _YEARS:
+        raise UsageError(f"{name} {shown}: give a date of the years {_YEARS[0]} to {_YEARS[-1]}")
     return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
