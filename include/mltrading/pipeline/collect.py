@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from include.mltrading.errors import MLTradingError, NoBarsError, UsageError
 from include.mltrading.market.bars import Bar, RefusedBar, screen
-from include.mltrading.market.calendar import grid, sessions_between
+from include.mltrading.market.calendar import grid, served_bars, sessions_between
 from include.mltrading.market.splits import Adjustment, rebased, reconcile
 from include.mltrading.market.trust import judge, require_trading_hours
 from include.mltrading.market.yahoo import VendorReply
@@ -67,7 +67,8 @@ class Collection:
             vendor = Vendor(connection, self.settings, self.priority, deadline, self.retry_seconds)
             wide = False
             while True:
-                reply = vendor.fetch(symbol, start, end)
+                reply = vendor.fetch(symbol, self.window.asked_from(start), end)
+                reply = replace(reply, bars=[bar for bar in reply.bars if bar.timestamp >= start])
                 good, refused = self._screened(connection, reply, start)
                 with connection.transaction():
                     market_data.lock_symbol(connection, symbol)
@@ -117,11 +118,11 @@ class Collection:
         """
         # A window may reach into the future; a bar that is still running is not final for that.
         final_until = min(self.window.end, datetime.now(UTC)) - self.finality_delay
-        expected = grid(start, self.window.end)
-        good, refused = screen(reply.bars, expected, final_until)
-        require_trading_hours(reply.symbol, len(reply.bars), refused)
+        hours = grid(start, self.window.end)
+        require_trading_hours(reply.symbol, reply.bars, hours)
+        good, refused = screen(reply.bars, hours, final_until)
         if not any(is_final for _, is_final in good) and any(
-            bar_end <= final_until for bar_end in expected.values()
+            bar_end <= final_until for _, bar_end in served_bars(start, self.window.end)
         ):
             with connection.transaction():
                 market_data.lock_symbol(connection, reply.symbol)
@@ -173,7 +174,12 @@ class Collection:
         )
         all_refused = refused + judged.refused
         market_data.quarantine(connection, symbol, all_refused, correlation_id=run_id)
-        market_data.confirm_bars(connection, symbol, [bar.timestamp for bar, _ in judged.good])
+        refused_now = {bar.timestamp for bar, _ in all_refused}
+        came_right = market_data.confirm_bars(
+            connection, symbol, [bar.timestamp for bar, _ in judged.good if bar.timestamp not in refused_now]
+        )
+        if came_right:
+            log.info("%s: %d bars that were in quarantine came right", symbol, came_right)
         market_data.upsert_actions(
             connection,
             symbol,

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, NamedTuple
 
 from include.mltrading.errors import MixedSourcesError
-from include.mltrading.market.bars import CONFIRMING_BARS, CONTEXT_BARS, UNCONFIRMED, Bar, RefusedBar
+from include.mltrading.market.bars import CONFIRMING_BARS, CONTEXT_BARS, Bar, RefusedBar
 from include.mltrading.market.calendar import NEW_YORK
 from include.mltrading.market.yahoo import Split
 from include.mltrading.store.connection import Connection
@@ -188,9 +188,11 @@ def released_bars(connection: Connection, symbol: str) -> set[datetime]:
     return {row[0] for row in connection.execute(query("released_bars"), {"symbol": symbol})}
 
 
-def confirm_bars(connection: Connection, symbol: str, timestamps: Sequence[datetime]) -> None:
-    """Bars that waited in quarantine for later ones are good now: forget that they had to wait."""
-    connection.execute(
-        query("confirm_bars"),
-        {"symbol": symbol, "timestamps": list(timestamps), "waiting": UNCONFIRMED},
-    )
+def confirm_bars(connection: Connection, symbol: str, timestamps: Sequence[datetime]) -> int:
+    """The vendor's bars of these hours are good now: what it sent before leaves the quarantine.
+
+    Returns how many refused bars left it.
+    """
+    return connection.execute(
+        query("confirm_bars"), {"symbol": symbol, "timestamps": list(timestamps)}
+    ).rowcount
