@@ -5,8 +5,8 @@ window or the order in which bars are asked for, nor on the version of a random 
 
 A session opens at the last close plus an overnight gap, pulled gently towards the symbol's own level, and
 each bar's minutes are a Brownian bridge from its open to its close: high and low are that path's extremes,
-and the running bar is the path up to the minute. An early close leaves no bar of its last half hour, but a row
-at the close with its price and without volume.
+and the running bar is the path up to the minute. An early close leaves no bar of its last half hour, but a
+row at the close with its price and without volume.
 """
 
 from __future__ import annotations
