@@ -1,7 +1,8 @@
 -- One symbol's bars in one statement: a final bar never goes back to provisional, equal bars are not
 -- rewritten, what a final bar was before a change is kept, and the features from the first changed final
 -- bar on become stale. Every part sees the table as it was before.
--- Prices within 1e-6 of each other are the same: the vendor's are single precision.
+-- Prices within 1e-6 of each other are the same: the vendor's are single precision. At the same prices a
+-- volume that was known does not become 0: the vendor sends the first bar of a range without its volume.
 WITH incoming AS (
     SELECT *
     FROM unnest(
@@ -9,19 +10,26 @@ WITH incoming AS (
         %(close)s::float8[], %(volume)s::bigint[], %(is_final)s::boolean[]
     ) AS bar (timestamp, open, high, low, close, volume, is_final)
 ),
-compared AS (
+priced AS (
     SELECT
         incoming.*,
         stored.timestamp IS NULL AS is_new,
         stored.is_final AS was_final,
-        stored.volume IS DISTINCT FROM incoming.volume
-            OR abs(stored.open - incoming.open) > 1e-6 * stored.open
+        stored.volume AS known_volume,
+        abs(stored.open - incoming.open) > 1e-6 * stored.open
             OR abs(stored.high - incoming.high) > 1e-6 * stored.high
             OR abs(stored.low - incoming.low) > 1e-6 * stored.low
-            OR abs(stored.close - incoming.close) > 1e-6 * stored.close AS differs
+            OR abs(stored.close - incoming.close) > 1e-6 * stored.close AS other_prices
     FROM incoming
     LEFT JOIN market_data AS stored
         ON stored.symbol = %(symbol)s AND stored.timestamp = incoming.timestamp
+),
+compared AS (
+    SELECT
+        timestamp, open, high, low, close, is_final, is_new, was_final,
+        CASE WHEN volume = 0 AND NOT other_prices THEN known_volume ELSE volume END AS volume,
+        other_prices OR (volume <> known_volume AND volume > 0) AS differs
+    FROM priced
 ),
 wanted AS (
     SELECT * FROM compared

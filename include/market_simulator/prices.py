@@ -5,7 +5,8 @@ window or the order in which bars are asked for, nor on the version of a random 
 
 A session opens at the last close plus an overnight gap, pulled gently towards the symbol's own level, and
 each bar's minutes are a Brownian bridge from its open to its close: high and low are that path's extremes,
-and the running bar is the path up to the minute.
+and the running bar is the path up to the minute. An early close leaves no bar of its last half hour, but a
+row at the close with its price and without volume.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _calendar() -> _Calendar:
         year=np.array([day.year for day in days], dtype=np.int64),
         open=opens,
         close=closes,
-        bars=-(-(closes - opens) // BAR_SECONDS),
+        bars=-(-(closes - opens) // BAR_SECONDS),  # on a half day the last one is the row of the close
     )
 
 
@@ -150,6 +151,8 @@ def _as_of(seed: int, symbol: str, bar: Bar, now: datetime) -> Bar:
     calendar = _calendar()
     start = int(bar.timestamp.timestamp())
     row = int(np.searchsorted(calendar.open, start, side="right")) - 1
+    if start == calendar.close[row]:
+        return bar
     number = (start - int(calendar.open[row])) // BAR_SECONDS
     length = int(_minutes(calendar, np.array([row]))[0, number])
     minute = int(now.timestamp() - start) // 60
@@ -172,6 +175,12 @@ def _year(seed: int, symbol: str, year: int) -> _Year:
     noise = np.exp(0.3 * _normals(seed, symbol, "volume", _places(calendar, rows)))
     length = _minutes(calendar, rows).sum(axis=1, keepdims=True) / 390
     volume = np.rint(walk.daily_volume * length * _VOLUME_SHAPE * noise).astype(np.int64)
+
+    early = np.flatnonzero(calendar.bars[rows] < BARS_A_SESSION)
+    last = calendar.bars[rows[early]] - 1
+    starts[early, last] = calendar.close[rows[early]]
+    path[early, last] = path[early, last, -1:]
+    volume[early, last] = 0
 
     def price(logarithm: Floats) -> Floats:
         return np.exp(logarithm[exists]).astype(np.float32).astype(np.float64)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from include.mltrading.alerts.kinds import Kind
 from include.mltrading.settings import Settings
@@ -125,6 +126,46 @@ class Alerts(Section):
         return timedelta(minutes=self.quiet_minutes[kind])
 
 
+def _clock_time(value: object) -> time:
+    # Without quotes YAML reads 14:00 as the number 840.
+    if isinstance(value, str) and re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
+        return time.fromisoformat(value)
+    raise ValueError(f'{value!r} is no time of the day: give one in quotes, such as "14:00"')
+
+
+ClockTime = Annotated[time, BeforeValidator(_clock_time)]
+
+
+class SpecialDay(Section):
+    """A day on which the exchange is closed, opens late or closes early, against its calendar (New York)."""
+
+    # A date in quotes is one too.
+    day: Annotated[date, Field(strict=False)]
+    closed: bool = False
+    opens: ClockTime | None = None
+    closes: ClockTime | None = None
+
+    def contradictions(self) -> Iterator[str]:
+        """Either closed, or other hours within those of a usual session."""
+        if self.closed == (self.opens is not None or self.closes is not None):
+            yield f'{self.day}: give either closed: true, or opens or closes, such as closes: "14:00"'
+        opens, closes = self.opens or time(9, 30), self.closes or time(16)
+        if not time(9, 30) <= opens < closes <= time(16):
+            yield f"{self.day}: give opens before closes, both from 09:30 to 16:00 in New York"
+
+
+class Exchange(Section):
+    """What the exchange decided after its calendar was published."""
+
+    special_days: list[SpecialDay] = Field(default_factory=list)
+
+    def contradictions(self) -> Iterator[str]:
+        """Each day stands there once."""
+        days = Counter(readable(self.special_days, lambda special: special.day))
+        for day in sorted(day for day, count in days.items() if count > 1):
+            yield f"special_days has {day} more than once: leave one"
+
+
 class Deployments(Section):
     """The whole file."""
 
@@ -132,6 +173,7 @@ class Deployments(Section):
     dashboard: Dashboard
     schedule_types: dict[str, ScheduleType]
     pipeline: Pipeline
+    exchange: Exchange = Exchange()
     alerts: Alerts
 
     def contradictions(self) -> Iterator[str]:

@@ -134,3 +134,13 @@ def test_the_newest_final_bar_is_found(connection: Connection) -> None:
     assert market_data.last_final_bar(connection, "AAPL") is None
     store(connection, (bar(0), True), (bar(1), True), (bar(2), False))
     assert market_data.last_final_bar(connection, "AAPL") == START + timedelta(hours=1)
+
+
+def test_a_known_volume_does_not_become_nothing_at_equal_prices(connection: Connection) -> None:
+    lost = bar(0)._replace(volume=0)
+    store(connection, (bar(0), False))
+    assert store(connection, (lost, True)) == (1, 0)  # final now, with the volume that was known
+    assert store(connection, (lost, True)) == (0, 0)
+    assert store(connection, (bar(1)._replace(volume=0), True)) == (1, 0)
+    assert store(connection, (bar(1), True)) == (1, 1)  # it had none at first
+    assert connection.execute("SELECT volume FROM market_data ORDER BY timestamp").fetchall() == [(100,)] * 2

@@ -1,19 +1,43 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from include.mltrading.errors import UsageError
 from include.mltrading.market.calendar import (
     NEW_YORK,
+    bar_before,
     bars_of,
     grid,
     is_session,
     last_sessions,
     new_york_date,
+    served_bars,
     sessions_between,
 )
+from include.mltrading.settings import Settings
+
+
+@pytest.fixture
+def deployments_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A way to put special days into a deployments file that counts."""
+    file = tmp_path / "deployments.yaml"
+    monkeypatch.setenv("MLTRADING_DEPLOYMENTS_FILE", str(file))
+    whole = Settings().deployments_file.read_text()
+    assert "special_days: []" in whole
+    written = 0
+
+    def write(days: str) -> None:
+        nonlocal written
+        written += 1
+        file.write_text(whole.replace("special_days: []", f"special_days: [{days}]"))
+        os.utime(file, (written, written))
+
+    return write
 
 
 def new_york(*parts: int) -> datetime:
@@ -44,10 +68,55 @@ def test_a_full_session_has_seven_bars_of_which_the_last_takes_half_an_hour() ->
     assert bars[-1][1].astimezone(NEW_YORK).strftime("%H:%M") == "16:00"
 
 
-def test_a_half_day_has_four_bars() -> None:
-    [session] = sessions_between(date(2025, 11, 28), date(2025, 11, 28))
-    assert len(bars_of(session)) == 4
-    assert bars_of(session)[-1][1] == new_york(2025, 11, 28, 13)
+def starts(bars: Iterable[datetime]) -> list[str]:
+    return [start.astimezone(NEW_YORK).strftime("%H:%M") for start in bars]
+
+
+def test_a_half_day_has_three_bars_and_takes_a_fourth() -> None:
+    day = new_york(2025, 11, 28)
+    assert starts(start for start, _ in served_bars(day, day + timedelta(days=1))) == [
+        "09:30",
+        "10:30",
+        "11:30",
+    ]
+    possible = grid(day, day + timedelta(days=1))
+    assert starts(possible) == ["09:30", "10:30", "11:30", "12:30"]
+    assert max(possible.values()) == new_york(2025, 11, 28, 13)
+
+
+@pytest.mark.parametrize(
+    ("change", "served", "possible"),
+    [
+        ("closed: true", [], []),
+        ('closes: "14:00"', ["09:30", "10:30", "11:30", "12:30"], ["13:30"]),
+        ('closes: "13:30"', ["09:30", "10:30", "11:30", "12:30"], []),
+        ('opens: "10:00"', ["10:30", "11:30", "12:30", "13:30", "14:30", "15:30"], ["09:30"]),
+        ('opens: "11:30", closes: "15:30"', ["11:30", "12:30", "13:30", "14:30"], []),
+    ],
+)
+def test_a_day_that_the_deployments_file_names_has_the_hours_given_there(
+    deployments_with: Callable[[str], None], change: str, served: list[str], possible: list[str]
+) -> None:
+    deployments_with(f"{{day: 2026-11-18, {change}}}")
+    day = new_york(2026, 11, 18)
+    until = day + timedelta(days=1)
+    assert starts(start for start, _ in served_bars(day, until)) == served
+    assert starts(grid(day, until)) == sorted(served + possible)
+    assert is_session(date(2026, 11, 18)) is bool(served)
+    assert [session.day.day for session in last_sessions(2, until)] == ([17, 18] if served else [16, 17])
+
+
+def test_a_corrected_deployments_file_counts_at_once(deployments_with: Callable[[str], None]) -> None:
+    deployments_with("{day: 2026-11-18, closed: true}")
+    assert not is_session(date(2026, 11, 18))
+    deployments_with("")
+    assert is_session(date(2026, 11, 18))
+
+
+def test_the_bar_before_an_open_is_the_last_of_the_session_before() -> None:
+    assert bar_before(new_york(2026, 1, 20, 9, 30)) == new_york(2026, 1, 16, 15, 30)  # over a holiday
+    assert bar_before(new_york(2025, 12, 1, 9, 30)) == new_york(2025, 11, 28, 11, 30)  # a half day
+    assert bar_before(new_york(2026, 1, 20, 10)) == new_york(2026, 1, 20, 9, 30)
 
 
 def test_the_grid_follows_daylight_saving() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def written(path: Path, content: object) -> Path:
 
 def test_every_key_and_value_of_the_guide_stands_unchanged() -> None:
     assert {key: shipped()[key] for key in GUIDE} == GUIDE
-    assert set(shipped()) - set(GUIDE) == {"pipeline", "alerts"}
+    assert set(shipped()) - set(GUIDE) == {"pipeline", "exchange", "alerts"}
 
 
 def test_the_sla_is_one_and_a_half_times_the_expected_run_time() -> None:
@@ -90,11 +91,25 @@ def test_the_sla_is_one_and_a_half_times_the_expected_run_time() -> None:
     assert deployments.sla("complete-data-and-features-ondemand") == timedelta(minutes=45)
 
 
+def special(*others: dict[str, Any], **day: object) -> Callable[[dict[str, Any]], None]:
+    """A change that puts days with other hours into the file."""
+    return lambda content: content["exchange"].update(special_days=[day, *others])
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         (lambda c: c.update(extra=1), "unknown key extra"),
         (lambda c: c["pipeline"].update(retrys=3), "unknown key pipeline.retrys"),
+        (special(day="2026-11-18"), "give either closed: true, or opens or closes"),
+        (
+            special(day="2026-11-18", closed=True, opens="10:30"),
+            "give either closed: true, or opens or closes",
+        ),
+        (special(day="2026-11-18", closes=840), "840 is no time of the day"),
+        (special(day="2026-11-18", opens="13:00", closes="12:00"), "give opens before closes"),
+        (special(day="2026-11-18", closes="17:00"), "both from 09:30 to 16:00"),
+        (special({"day": "2026-11-18", "closed": True}, day="2026-11-18", closed=True), "more than once"),
         (
             lambda c: c["deployments"]["yahoo-production-data-collection"].update(prio=1),
             "unknown key deployments.yahoo-production-data-collection.prio",

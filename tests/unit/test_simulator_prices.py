@@ -71,10 +71,14 @@ def test_seeds_and_symbols_differ() -> None:
     assert len({bar.close for table in tables for bar in table}) == 12
 
 
-def test_a_session_has_seven_bars_and_a_half_day_four() -> None:
+def test_a_session_has_seven_bars_and_a_half_day_three_and_the_row_of_the_close() -> None:
     week = of_days("AAPL", date(2025, 11, 24), date(2025, 11, 28))
     seven = ["09:30", "10:30", "11:30", "12:30", "13:30", "14:30", "15:30"]
-    assert new_york_times(week) == seven * 3 + seven[:4]
+    assert new_york_times(week) == seven * 3 + [*seven[:3], "13:00"]
+    close = week[-1]
+    assert (len({*close[1:5]}), close.volume) == (1, 0)
+    at = close.timestamp
+    assert bars(7, "AAPL", at, at + timedelta(hours=1), now=at) == [close]
     assert date(2025, 11, 27) not in {bar.timestamp.astimezone(NEW_YORK).date() for bar in week}
 
 
@@ -101,7 +105,8 @@ def test_every_bar_since_2015_is_consistent_and_plausible(symbol: str) -> None:
     assert all(1 < bar.low <= min(bar.open, bar.close) for bar in found)
     assert all(max(bar.open, bar.close) <= bar.high < 5000 for bar in found)
     assert all(value == float(np.float32(value)) for bar in found for value in bar[1:5])
-    assert all(bar.volume > 0 and bar.volume == int(bar.volume) for bar in found)
+    assert all((bar.volume > 0) == (bar.timestamp.minute == 30) for bar in found)  # not the row of a close
+    assert all(bar.volume == int(bar.volume) for bar in found)
     hours = [abs(bar.close / bar.open - 1) for bar in found]
     assert 0.001 < mean(hours) < 0.02
     assert max(hours) < 0.15
@@ -127,7 +132,7 @@ def test_volume_is_high_at_the_open_and_the_close() -> None:
 
 
 @pytest.mark.parametrize(
-    "start", [datetime(2025, 11, 28, 14, 30, tzinfo=UTC), datetime(2025, 11, 28, 17, 30, tzinfo=UTC)]
+    "start", [datetime(2025, 11, 28, 14, 30, tzinfo=UTC), datetime(2025, 11, 26, 20, 30, tzinfo=UTC)]
 )
 def test_the_running_bar_grows_into_the_final_one(start: datetime) -> None:
     minutes = 60 if start.hour == 14 else 30

@@ -53,6 +53,37 @@ def test_an_extreme_newest_bar_waits_for_the_next_ones(factor: float) -> None:
     assert [spikes(*held[:count]) for count in (1, 2, 3, 4)] == [[0], [0, 1], [0, 1, 2], []]
 
 
+def continuous(*closes: float) -> list[Bar]:
+    """Bars that open where the one before closed."""
+    opens = [closes[0], *closes[:-1]]
+    return [
+        Bar(
+            START + timedelta(hours=hour), first, max(first, last) * 1.01, min(first, last) * 0.99, last, 1000
+        )
+        for hour, (first, last) in enumerate(zip(opens, closes, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("factor", [8.0, 1.38, 0.6, 0.1])
+@pytest.mark.parametrize("hours", [1, 2, 3])
+def test_a_jump_at_which_the_next_bar_opens_was_traded(factor: float, hours: int) -> None:
+    after = [100.2, 99.9, 100.1, 100.0]
+    assert find_spikes(continuous(*CALM, *[100 * factor] * hours, *after)) == {}
+    assert find_spikes(continuous(*CALM, *[100 * factor] * hours, after[0])) == {}
+
+
+def test_a_gap_that_is_given_back_hour_by_hour_was_traded() -> None:
+    series = continuous(*CALM, 138.0, 101.0, 100.4, 100.1)
+    gap = series[8]._replace(open=137.0, low=130.0)
+    assert find_spikes([*series[:8], gap, *series[9:]]) == {}
+
+
+def test_a_close_that_the_next_open_denies_is_refused() -> None:
+    series = continuous(*CALM, 138.0, 100.2, 100.4, 100.1)
+    series[9] = series[9]._replace(open=100.1, high=101.0)
+    assert list(find_spikes(series)) == [8]
+
+
 def test_a_crash_that_half_recovers_is_news() -> None:
     assert spikes(80.0, 68.0, 84.0, 82.0, 79.0) == []
 

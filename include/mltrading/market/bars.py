@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
+
+from include.mltrading.market.calendar import new_york_date
 
 CONTEXT_BARS = 20  # bars before and after one bar that tell what moves are usual
 CONFIRMING_BARS = 3  # bars after a jump within which it may be taken back
 
 OUTSIDE = "outside the exchange's sessions"
 UNCONFIRMED = "that later bars must confirm"  # how the reason of a bar that waits ends
-# The row of the running moment may come so long after the close.
-_LAST_TRADES = timedelta(minutes=15)
+# Shares in one hour, from which on a volume is impossible: over thirty times the busiest day of all US
+# exchanges together, with all their symbols (about 31 billion shares, on 9 April 2025).
+IMPOSSIBLE_VOLUME = 10**12
 
 
 class Bar(NamedTuple):
@@ -45,17 +47,19 @@ def screen(
     """Sort a vendor's bars into good ones, each with whether it is final, and refused ones.
 
     grid: the exchange's bars of the window, start -> end. final_until: a bar that ends by then is final.
-    Good bars come in time order, each once. Bars between two grid points are left out: the vendor sends
-    the running moment as a row of its own, and no later reply would ever overwrite it. Bars outside the
-    exchange's sessions are refused.
+    Good bars come in time order, each once. Other rows of a session's day are left out: the vendor sends
+    the running moment as a row of its own, which no later reply would ever overwrite, and after an early
+    close the trades of the evening. Bars of a day without a session are refused. A row without any value is
+    an hour without a trade: no bar, and nothing refused.
     """
     good: dict[datetime, Bar] = {}
     refused = []
-    starts = sorted(grid)
+    days = {new_york_date(start) for start in grid}
     for bar in bars:
+        if _is_untraded(bar):
+            continue
         if bar.timestamp not in grid:
-            place = bisect_right(starts, bar.timestamp) - 1
-            if place < 0 or bar.timestamp >= grid[starts[place]] + _LAST_TRADES:
+            if new_york_date(bar.timestamp) not in days:
                 refused.append(RefusedBar(bar, OUTSIDE))
             continue
         reason = defect(bar)
@@ -70,7 +74,12 @@ def screen(
 
 def hours_without_trade(bars: Iterable[Bar], grid: Mapping[datetime, datetime]) -> list[datetime]:
     """Starts of the exchange's bars that the vendor serves as a row without any price: nobody traded."""
-    return sorted({bar.timestamp for bar in bars if bar.timestamp in grid and all(map(math.isnan, bar[1:5]))})
+    return sorted({bar.timestamp for bar in bars if bar.timestamp in grid and _is_untraded(bar)})
+
+
+def _is_untraded(bar: Bar) -> bool:
+    """Whether the vendor has no price for the hour, and no share that changed hands in it."""
+    return all(math.isnan(price) for price in bar[1:5]) and not bar.volume > 0
 
 
 def defect(bar: Bar) -> str | None:
@@ -84,4 +93,6 @@ def defect(bar: Bar) -> str | None:
         return "low and high do not enclose open and close"
     if not math.isfinite(bar.volume) or bar.volume < 0:
         return "the volume is missing or negative"
+    if bar.volume >= IMPOSSIBLE_VOLUME:
+        return "the volume is more than all exchanges trade in a month"
     return None

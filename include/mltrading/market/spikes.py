@@ -1,7 +1,8 @@
 """Prices that cannot be true: a jump that the next bars take back.
 
-A jump that holds is news, however large: an earnings gap, a crash, a bankruptcy. Only the bars after a jump
-tell the two apart, so a newest bar with an extreme one waits for them.
+A jump that holds is news, however large: an earnings gap, a crash, a bankruptcy. So is one that lasts for an
+hour only, where the next bar opens at the price it led to: it was traded there. Only the bars after a jump
+tell, so a newest bar with an extreme one waits for them.
 """
 
 from __future__ import annotations
@@ -17,51 +18,59 @@ _SMALLEST = math.log(1.3)  # no smaller jump of a close counts
 _TIMES_USUAL = 12  # nor one below so many median moves of the bars around: wild stocks are wild
 _EXTREME = math.log(3)  # of a close that waits for confirmation; of a high or low beyond its own bar
 _TAKEN_BACK = 0.25  # share of the jump that may be left
+_CONTRADICTED = 0.5  # share of the jump, below which the next open denies that it was ever traded
 
 
 def find_spikes(bars: Sequence[Bar]) -> dict[int, str]:
     """Index -> reason for each bar of a time-ordered series of well-formed bars that cannot be true."""
+    if not bars:
+        return {}
     spikes: dict[int, str] = {}
     closes = [math.log(bar.close) for bar in bars]
     moves = [abs(later - earlier) for earlier, later in pairwise(closes)]
-    before = _level_before_first(closes)
-    index = 0
+    # traded: the last close that is believed, if only for an hour.
+    before = traded = _level_before_first(closes)
+    index = believed = 0  # bars before `believed` are known to be news
     while index < len(bars):
-        if before is None:
-            before = closes[index]
         jump = closes[index] - before
         around = moves[max(0, index - CONTEXT_BARS) : index + CONTEXT_BARS]
         least = max(_SMALLEST, _TIMES_USUAL * median(around)) if around else _EXTREME
-        end = _taken_back(closes, index, before, jump) if abs(jump) >= least else None
+        judged = index >= believed and abs(jump) >= least
+        back = _taken_back(closes, index, before, jump) if judged else None
         following = len(bars) - index - 1
-        if end is not None:
-            for spike in range(index, end):
-                spikes[spike] = f"a jump {_times(closes[spike] - before)} that the next bars take back"
-            index = end
-            continue
-        if abs(jump) >= _EXTREME and following < CONFIRMING_BARS:
+        if back is not None:
+            end = _contradicted(bars, closes, range(index + 1, back + 1), before)
+            if end is not None:
+                for spike in range(index, end):
+                    spikes[spike] = f"a jump {_times(closes[spike] - before)} that the next bars take back"
+                index = end
+                continue
+            believed = back
+        elif judged and abs(jump) >= _EXTREME and following < CONFIRMING_BARS:
             # It may be the first of several, so all that follows waits too.
             for spike in range(index, len(bars)):
                 spikes[spike] = f"a jump {_times(closes[spike] - before)} {UNCONFIRMED}"
             break
         bar = bars[index]
-        highest, lowest = max(before, closes[index]), min(before, closes[index])
+        highest, lowest = max(before, traded, closes[index]), min(before, traded, closes[index])
         if math.log(bar.high) - highest >= _EXTREME:
             spikes[index] = f"a high {_times(math.log(bar.high) - highest)} that the close takes back"
         elif lowest - math.log(bar.low) >= _EXTREME:
             spikes[index] = f"a low {_times(math.log(bar.low) - lowest)} that the close takes back"
-        before = closes[index]
+        traded = closes[index]
+        if index >= believed:
+            before = traded
         index += 1
     return spikes
 
 
-def _level_before_first(closes: Sequence[float]) -> float | None:
+def _level_before_first(closes: Sequence[float]) -> float:
     """A stand-in for what came before: the bars after the first, where they agree with each other only."""
     following = closes[1 : 1 + CONFIRMING_BARS]
     if len(following) < CONFIRMING_BARS or max(following) - min(following) > _SMALLEST:
-        return None
+        return closes[0]
     level = median(following)
-    return level if abs(closes[0] - level) >= _EXTREME else None
+    return level if abs(closes[0] - level) >= _EXTREME else closes[0]
 
 
 def _taken_back(closes: Sequence[float], start: int, before: float, jump: float) -> int | None:
@@ -72,6 +81,17 @@ def _taken_back(closes: Sequence[float], start: int, before: float, jump: float)
             return index
         if left < 0.5:
             return None  # on its way somewhere else
+    return None
+
+
+def _contradicted(
+    bars: Sequence[Bar], closes: Sequence[float], following: range, before: float
+) -> int | None:
+    """Index of the first of the bars that opens at the level before, as if the last close had not been."""
+    for index in following:
+        reached = closes[index - 1] - before
+        if (math.log(bars[index].open) - before) / reached < _CONTRADICTED:
+            return index
     return None
 
 

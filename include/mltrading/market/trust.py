@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import groupby
 
 from include.mltrading.errors import MalformedReplyError
-from include.mltrading.market.bars import OUTSIDE, UNCONFIRMED, Bar, RefusedBar
+from include.mltrading.market.bars import UNCONFIRMED, Bar, RefusedBar
+from include.mltrading.market.calendar import new_york_date
 from include.mltrading.market.spikes import find_spikes
 
 _SAME = 1e-6  # relative; the vendor's prices are single precision
 _FAR = math.log(3)  # no correction of a stored bar is as large
-_MOST_OUTSIDE = 0.1
+_MOST_MISPLACED = 0.1
+# All time zones that are whole or half hours away.
+_SHIFTS = [timedelta(minutes=30 * half_hours) for half_hours in range(-28, 29) if half_hours]
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,29 @@ class Judged:
     untrue: list[datetime]
 
 
-def require_trading_hours(symbol: str, bars: int, refused: Sequence[RefusedBar]) -> None:
-    """Raise MalformedReplyError when so many of a reply's bars lie outside the sessions that its times are
-    wrong: the other bars would be stored under wrong hours.
+def require_trading_hours(symbol: str, bars: Sequence[Bar], grid: Collection[datetime]) -> None:
+    """Raise MalformedReplyError when so many of a reply's rows would stand on the grid under another time
+    zone, and do not as they came, that its times are wrong: the bars would be stored under wrong hours.
+
+    grid: starts of the exchange's bars in the window. Rows of the evening after an early close, or of a day
+    without a session, say nothing about the zone: the bars beside them are where they belong.
     """
-    outside = sum(reason == OUTSIDE for _, reason in refused)
-    if outside > 1 and outside > _MOST_OUTSIDE * bars:
+    times = sorted({bar.timestamp for bar in bars})
+    if sum(time not in grid for time in times) < 2:
+        return
+    days = [list(rows) for _, rows in groupby(times, new_york_date)]
+    as_came = [sum(time in grid for time in rows) for rows in days]
+    misplaced = max(
+        sum(
+            max(0, sum(time - shift in grid for time in rows) - fitting)
+            for rows, fitting in zip(days, as_came, strict=True)
+        )
+        for shift in _SHIFTS
+    )
+    if misplaced > 1 and misplaced > _MOST_MISPLACED * len(times):
         raise MalformedReplyError(
-            f"{symbol}: {outside} of {bars} bars lie outside the exchange's sessions, as if their times were "
-            "in another time zone; nothing was stored, the next run asks again"
+            f"{symbol}: {misplaced} of {len(times)} bars lie outside the exchange's sessions, as if their "
+            "times were in another time zone; nothing was stored, the next run asks again"
         )
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from include.mltrading.errors import MLTradingError, NoBarsError, UsageError
 from include.mltrading.market.bars import Bar, RefusedBar, hours_without_trade, screen
-from include.mltrading.market.calendar import grid, last_sessions, new_york_date, sessions_between
+from include.mltrading.market.calendar import (
+    grid,
+    last_sessions,
+    new_york_date,
+    served_bars,
+    sessions_between,
+)
 from include.mltrading.market.identity import FIRST_TRADE_TOLERANCE, require_same_company, too_few_agree
 from include.mltrading.market.splits import Adjustment, reconcile
 from include.mltrading.market.trust import judge, require_trading_hours
@@ -67,7 +73,7 @@ class Collection:
             vendor = Vendor(connection, self.settings, self.priority, deadline, self.retry_seconds)
             wide = False
             served: list[Bar] | None = None  # what the vendor has of the hours of doubtful bars
-            reply = vendor.fetch(symbol, start, end)
+            reply = self.fetch(vendor, symbol, start)
             while True:
                 good, refused = self._screened(connection, reply, start)
                 with connection.transaction():
@@ -91,13 +97,18 @@ class Collection:
                 if doubtful and served is None:
                     served = self._served(vendor, symbol, doubtful)
                 else:
-                    reply = vendor.fetch(symbol, start, end)
+                    reply = self.fetch(vendor, symbol, start)
         log.info(
             "%s: %d bars from %s to %s, %d written, %d revised",
             symbol, len(good), f"{start:%Y-%m-%d %H:%M}", f"{end:%Y-%m-%d %H:%M}",
             written.bars, written.revised,
         )  # fmt: skip
         return written.bars
+
+    def fetch(self, vendor: Vendor, symbol: str, start: datetime) -> VendorReply:
+        """What the vendor serves from `start` to the window's end; raises what `Vendor.fetch` does."""
+        reply = vendor.fetch(symbol, self.window.asked_from(start), self.window.end)
+        return replace(reply, bars=[bar for bar in reply.bars if bar.timestamp >= start])
 
     def _first_instant(self, connection: Connection, symbol: str) -> datetime:
         """Where the symbol's window starts: a scheduled one reaches back to bars that are still missing."""
@@ -162,11 +173,11 @@ class Collection:
         """
         # A window may reach into the future; a bar that is still running is not final for that.
         final_until = min(self.window.end, datetime.now(UTC)) - self.finality_delay
-        expected = grid(start, self.window.end)
-        good, refused = screen(reply.bars, expected, final_until)
-        require_trading_hours(reply.symbol, len(reply.bars), refused)
+        hours = grid(start, self.window.end)
+        require_trading_hours(reply.symbol, reply.bars, hours)
+        good, refused = screen(reply.bars, hours, final_until)
         if not any(is_final for _, is_final in good) and any(
-            bar_end <= final_until for bar_end in expected.values()
+            bar_end <= final_until for _, bar_end in served_bars(start, self.window.end)
         ):
             with connection.transaction():
                 market_data.lock_symbol(connection, reply.symbol)
@@ -207,7 +218,12 @@ class Collection:
         )
         all_refused = refused + judged.refused
         market_data.quarantine(connection, symbol, all_refused, correlation_id=run_id)
-        market_data.confirm_bars(connection, symbol, [bar.timestamp for bar, _ in judged.good])
+        refused_now = {bar.timestamp for bar, _ in all_refused}
+        came_right = market_data.confirm_bars(
+            connection, symbol, [bar.timestamp for bar, _ in judged.good if bar.timestamp not in refused_now]
+        )
+        if came_right:
+            log.info("%s: %d bars that were in quarantine came right", symbol, came_right)
         self._record_dividends(connection, reply, adjustment, start)
         market_data.record_quiet_hours(
             connection, symbol, hours_without_trade(reply.bars, grid(start, self.window.end))

@@ -48,7 +48,7 @@ class Reload(Collection):
             start = self.window.first_instant(None)
             deadline = min(self.ends_at, time.monotonic() + FETCH_SECONDS) - RESERVE_SECONDS
             vendor = Vendor(connection, self.settings, self.priority, deadline, self.retry_seconds)
-            reply = vendor.fetch(symbol, start, self.window.end)
+            reply = self.fetch(vendor, symbol, start)
             good, refused = self._screened(connection, reply, start)
             final = [bar for bar, is_final in good if is_final]
             _require_filled(reply, final, start, self.window.end)

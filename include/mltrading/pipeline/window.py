@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from include.mltrading.errors import UsageError
-from include.mltrading.market.calendar import last_sessions, new_york_date
+from include.mltrading.market.calendar import bar_before, last_sessions, new_york_date
 
 # The vendor serves hourly bars for 730 days and answers 422 beyond; a day of margin for the clocks.
 VENDOR_DAYS = 729
@@ -88,6 +88,11 @@ class Window:
         if ends.isocalendar()[:2] != before.isocalendar()[:2]:
             return _WEEKLY_SESSIONS
         return HEALED_SESSIONS if ends == before else MOST_SESSIONS
+
+    def asked_from(self, start: datetime) -> datetime:
+        """Where a request for bars from `start` on begins: a bar earlier, for a range's first bar may come
+        without its volume."""
+        return max(bar_before(start), min(start, earliest()))
 
     def widened(self, oldest_bar: datetime) -> datetime:
         """Where a window starts that takes in all stored bars which the vendor still serves."""

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 from include.mltrading.errors import MixedSourcesError
-from include.mltrading.market.bars import CONFIRMING_BARS, CONTEXT_BARS, UNCONFIRMED, Bar, RefusedBar
+from include.mltrading.market.bars import CONFIRMING_BARS, CONTEXT_BARS, Bar, RefusedBar
 from include.mltrading.market.calendar import NEW_YORK
 from include.mltrading.market.splits import TAKEN_BACK, Found, Recorded
 from include.mltrading.market.yahoo import Split
@@ -266,9 +266,11 @@ def record_quiet_hours(connection: Connection, symbol: str, hours: Sequence[date
         )
 
 
-def confirm_bars(connection: Connection, symbol: str, timestamps: Sequence[datetime]) -> None:
-    """Bars that waited in quarantine for later ones are good now: forget that they had to wait."""
-    connection.execute(
-        query("confirm_bars"),
-        {"symbol": symbol, "timestamps": list(timestamps), "waiting": UNCONFIRMED},
-    )
+def confirm_bars(connection: Connection, symbol: str, timestamps: Sequence[datetime]) -> int:
+    """The vendor's bars of these hours are good now: what it sent before leaves the quarantine.
+
+    Returns how many refused bars left it.
+    """
+    return connection.execute(
+        query("confirm_bars"), {"symbol": symbol, "timestamps": list(timestamps)}
+    ).rowcount
