@@ -405,10 +405,12 @@ def test_a_key_that_stands_twice_counts_for_nothing_else(
 ) -> None:
     path, airflow = tmp_path / "deployments.yaml", tmp_path / "airflow_settings.yaml"
     text = Settings().deployments_file.read_text()
-    path.write_text(text.replace("    priority: 1\n", "    priority: 1\n    priority: 2\n"))
+    text = text.replace("    priority: 1\n", "    priority: 1\n    priority: 2\n")
+    path.write_text(f"{text}\nschedule_types: {{}}\n")
     airflow.write_text(f"{validate.DEFAULT_FILE.read_text()}\nairflow: {{}}\n")
     monkeypatch.setattr(validate, "DEFAULT_FILE", airflow)
-    [twice, again] = validate.problems({"MLTRADING_DEPLOYMENTS_FILE": str(path)})
+    [schedules, twice, again] = validate.problems({"MLTRADING_DEPLOYMENTS_FILE": str(path)})
+    assert "schedule_types stands already" in schedules
     assert "priority stands already" in twice
     assert "airflow stands already" in again
 
