@@ -147,8 +147,9 @@ def _repeated(node: Any, within: tuple[Any, ...] = ()) -> Iterator[str]:
         seen: dict[str, int] = {}
         for key, _ in items:
             name, line = str(key.value), key.start_mark.line + 1
-            if seen.setdefault(name, line) != line:
+            if name in seen:
                 yield f"line {line}: {name} stands already in line {seen[name]}, remove one of them"
+            seen.setdefault(name, line)
         items = [value for _, value in items]
     for item in items:
         yield from _repeated(item, (*within, node))
