@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
 from include.mltrading.settings import PROJECT_ROOT
-from include.mltrading.yaml_file import Section, load_yaml, more_than_once, read_yaml, readable
+from include.mltrading.yaml_file import Section, load_yaml, more_than_once
 
 DEFAULT_FILE = PROJECT_ROOT / "airflow_settings.yaml"
 
@@ -67,9 +66,7 @@ class ConnectionSetting(_Section):
         """There is one way to say what it leads to."""
         if not self.conn_uri and not self.conn_type:
             yield f"connection {self.conn_id} needs either conn_uri or conn_type"
-        others = [
-            name for name in self.model_fields_set - {"conn_id", "conn_uri"} if getattr(self, name, None)
-        ]
+        others = [name for name in self.model_fields_set - {"conn_id", "conn_uri"} if getattr(self, name)]
         if self.conn_uri and others:
             yield f"connection {self.conn_id} has conn_uri, remove {', '.join(sorted(others))}"
 
@@ -99,7 +96,7 @@ class AirflowSettings(_Section):
     def contradictions(self) -> Iterator[str]:
         """Names are unique."""
         for kind, key in ("connections", "conn_id"), ("pools", "pool_name"), ("variables", "variable_name"):
-            for name in more_than_once(readable(getattr(self, kind, []), attrgetter(key))):
+            for name in more_than_once(getattr(item, key) for item in getattr(self, kind)):
                 yield f"{kind.removesuffix('s')} {name} stands there more than once"
 
 
@@ -107,14 +104,6 @@ class SettingsFile(_Section):
     """The whole file."""
 
     airflow: AirflowSettings
-
-
-def read_settings(path: Path) -> tuple[SettingsFile, list[str]]:
-    """What is right of a settings file in Astro's format, and every problem; no problem shows a value.
-
-    Raises UsageError when the file cannot be read as YAML at all.
-    """
-    return read_yaml(path, SettingsFile, secret=True)
 
 
 def load_settings(path: Path = DEFAULT_FILE) -> AirflowSettings:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from include.mltrading.alerts.kinds import Kind
 from include.mltrading.settings import Settings
-from include.mltrading.yaml_file import Section, load_yaml, readable
+from include.mltrading.yaml_file import Section, load_yaml
 
 DagId = Literal[
     "complete-data-and-features-ondemand",
@@ -180,12 +180,11 @@ class Deployments(Section):
         """Every DAG stands in it, with a schedule that is there."""
         if missing := sorted(set(get_args(DagId)) - set(self.deployments)):
             yield f"deployments lacks {', '.join(missing)}: add what is lacking"
-        named = readable(self.deployments.items(), lambda item: (item[0], item[1].schedule_type))
-        for dag_id, name in named:
-            if name not in self.schedule_types:
+        for dag_id, deployment in self.deployments.items():
+            if deployment.schedule_type not in self.schedule_types:
                 yield (
-                    f"deployments.{dag_id}.schedule_type {name!r} is not one of schedule_types: "
-                    f"{', '.join(self.schedule_types)}"
+                    f"deployments.{dag_id}.schedule_type {deployment.schedule_type!r} is not one of "
+                    f"schedule_types: {', '.join(self.schedule_types)}"
                 )
 
     def sla(self, dag_id: DagId) -> timedelta:

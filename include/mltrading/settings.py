@@ -55,25 +55,25 @@ class Settings:
         """
         settings, problems = cls.read(environment)
         if problems:
-            raise UsageError("\n".join(problems.values()))
+            raise UsageError("\n".join(problems))
         return settings
 
     @classmethod
-    def read(cls, environment: Mapping[str, str] = os.environ) -> tuple[Settings, dict[str, str]]:
-        """Settings with defaults in the place of wrong values, and by variable what is wrong."""
-        problems: dict[str, str] = {}
+    def read(cls, environment: Mapping[str, str] = os.environ) -> tuple[Settings, list[str]]:
+        """Settings with defaults in the place of wrong values, and what is wrong."""
+        problems: list[str] = []
 
         def number(name: str, kind: Callable[[str], _Number], default: _Number, least: _Number) -> _Number:
             try:
                 return _number(environment, name, kind, default, least)
             except UsageError as error:
-                problems[name] = str(error)
+                problems.append(str(error))
                 return default
 
         try:
             yahoo_url = _url(environment, "MLTRADING_YAHOO_URL")
         except UsageError as error:
-            problems["MLTRADING_YAHOO_URL"] = str(error)
+            problems.append(str(error))
             yahoo_url = None
         settings = cls(
             database_url=environment.get("MLTRADING_DATABASE_URL") or None,

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args, get_origin
+from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from include.mltrading.errors import UsageError
 
 Model = TypeVar("Model", bound="Section")
 _Item = TypeVar("_Item")
-_Value = TypeVar("_Value")
-_Place = tuple[int | str, ...]
 
 # Every task's process reads a file: libyaml does it in a tenth of the time, where it is there.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -25,11 +23,8 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SHORTENED = reprlib.Repr()
 _SHORTENED.maxstring = _SHORTENED.maxlong = _SHORTENED.maxother = 80
 _Collection = yaml.MappingNode | yaml.SequenceNode
+_CONTRADICTION = "contradiction"
 _NO_NAME = 'in "<unicode string>",'  # what libyaml says of a text that it was not told the file of
-
-
-class WrongValueError(AttributeError):
-    """Raised where a value is read that is wrong in the file; what is wrong with it is told elsewhere."""
 
 
 class Section(BaseModel):
@@ -39,29 +34,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     def contradictions(self) -> Iterator[str]:
-        """What is wrong between values. Raises WrongValueError where one of them is wrong by itself."""
+        """What is wrong between values that are right by themselves."""
         yield from ()
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         wrong = list(self.contradictions())
         if wrong:
-            raise ValueError("\n".join(wrong))
+            raise PydanticCustomError(_CONTRADICTION, "{lines}", {"lines": "\n".join(wrong)})
         return self
-
-    if not TYPE_CHECKING:  # type checkers would then let every name pass
-
-        def __getattr__(self, name: str) -> Any:
-            if name in type(self).model_fields:
-                raise WrongValueError(name)
-            return super().__getattr__(name)
-
-
-def readable(items: Iterable[_Item], read: Callable[[_Item], _Value]) -> Iterator[_Value]:
-    """What is read of each item, but for those of which it is wrong."""
-    for item in items:
-        with suppress(WrongValueError):
-            yield read(item)
 
 
 def more_than_once(items: Iterable[_Item]) -> list[_Item]:
@@ -106,24 +87,32 @@ _REMEDIES = {
 }
 
 
-def read_yaml(path: Path, model: type[Model], *, secret: bool = False) -> tuple[Model, list[str]]:
-    """The file's content as a model, and every problem, each with the path and a remedy.
+def load_yaml(path: Path, model: type[Model], *, secret: bool = False) -> Model:
+    """The file's content as a model.
 
-    With problems, the model is what is right by itself; reading a value that is wrong or missing raises
-    WrongValueError.
-    secret: no problem quotes the file. Raises UsageError when it cannot be read as YAML at all.
+    secret: no problem quotes the file. Raises UsageError with every problem of what is wrong by itself, one
+    a line, with the path and a remedy; where nothing is, with what is wrong between values.
     """
     try:
-        return _read(path, model, secret)
+        content, repeated = _content(path, secret)
     except RecursionError:
         raise UsageError(f"{path}: is nested too deeply; correct it") from None
+    try:
+        value = model.model_validate(content)
+        problems = repeated
+    except ValidationError as error:
+        problems = [*repeated, *_problems(error.errors(), secret, alone=not repeated)]
+    if problems:
+        raise UsageError("\n".join(f"{path}: {problem}" for problem in problems))
+    return value
 
 
-def _read(path: Path, model: type[Model], secret: bool) -> tuple[Model, list[str]]:
+def _content(path: Path, secret: bool) -> tuple[Any, list[str]]:
+    """The file's content, and which keys stand twice. Raises UsageError when it cannot be read as YAML."""
     try:
         loader = _Loader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
-        repeated = {} if node is None else dict(_repeated(node))
+        repeated = [] if node is None else list(_repeated(node))
         content = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise UsageError(
@@ -135,33 +124,7 @@ def _read(path: Path, model: type[Model], secret: bool) -> tuple[Model, list[str
         raise UsageError(f"{path}: is not valid YAML{_said(error, secret)}; correct it") from None
     if content is None:
         raise UsageError(f"{path}: holds nothing; restore it from the repository")
-    problems, wrong = list(repeated.values()), set[_Place]()
-    try:
-        value = model.model_validate(content)
-    except ValidationError as error:
-        unknown = _unknown(error)
-        problems.extend(
-            f"unknown key {_dotted(at)}: remove it or correct its spelling" for at in sorted(unknown)
-        )
-        content = _without(content, unknown)
-        try:
-            value = model.model_validate(content)
-        except ValidationError as rest:
-            problems.extend(_problems(rest, secret))
-            wrong |= {item["loc"] for item in rest.errors()}
-    if wrong or repeated:
-        right = _RightPart(wrong, set(repeated))
-        value = right.of(model, content)
-        problems.extend(right.contradictions)
-    return value, [f"{path}: {problem}" for problem in problems]
-
-
-def load_yaml(path: Path, model: type[Model], *, secret: bool = False) -> Model:
-    """The file's content as a model. Raises UsageError with every problem, one a line."""
-    found, problems = read_yaml(path, model, secret=secret)
-    if problems:
-        raise UsageError("\n".join(problems))
-    return found
+    return content, repeated
 
 
 def _said(error: Exception, secret: bool) -> str:
@@ -172,122 +135,61 @@ def _said(error: Exception, secret: bool) -> str:
     return f" in line {mark.line + 1}" if mark else ""
 
 
-def _repeated(node: Any, at: _Place = (), within: tuple[Any, ...] = ()) -> Iterator[tuple[_Place, str]]:
-    """Where keys stand twice, of which YAML silently takes the last, and what to say.
+def _repeated(node: Any, within: tuple[Any, ...] = ()) -> Iterator[str]:
+    """Keys that stand twice, of which YAML silently takes the last.
 
     Raises YAMLError where a part contains itself.
     """
     if any(node is outer for outer in within):
         raise yaml.composer.ComposerError(None, None, "an alias stands within what it names", node.start_mark)
-    seen: dict[str, int] = {}
-    for number, item in enumerate(node.value if isinstance(node, _Collection) else ()):
-        place: int | str = number
-        if isinstance(node, yaml.MappingNode):
-            key, item = item
-            line = key.start_mark.line + 1
-            place = str(key.value)
-            if place in seen:
-                yield (
-                    (*at, place),
-                    f"line {line}: {place} stands already in line {seen[place]}, remove one of them",
-                )
-            seen.setdefault(place, line)
-        yield from _repeated(item, (*at, place), (*within, node))
+    items = node.value if isinstance(node, _Collection) else []
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, _ in items:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in seen:
+                yield f"line {line}: {name} stands already in line {seen[name]}, remove one of them"
+            seen.setdefault(name, line)
+        items = [value for _, value in items]
+    for item in items:
+        yield from _repeated(item, (*within, node))
 
 
-def _unknown(error: ValidationError) -> set[tuple[str, ...]]:
-    """Where the keys stand that the model does not know, as texts."""
-    items = [(item["type"], tuple(map(str, item["loc"]))) for item in error.errors()]
-    return {at for kind, at in items if kind in ("extra_forbidden", "invalid_key")} | {
-        at[:-1] for _, at in items if at[-1:] == ("[key]",)
-    }
+def _problems(errors: list[ErrorDetails], secret: bool, *, alone: bool) -> Iterator[str]:
+    """The errors in words; alone: whether nothing else is wrong with the file."""
+    unknown = {place for item in errors if (place := _unknown(item)) is not None}
+    for place in sorted(unknown, key=_dotted):
+        yield f"unknown key {_dotted(place)}: remove it or correct its spelling"
+    # What stands within an unknown key is no problem of its own.
+    known = [item for item in errors if not any(item["loc"][: len(place)] == place for place in unknown)]
+    wrong = [item for item in known if item["type"] != _CONTRADICTION]
+    for item in known if alone and not unknown and not wrong else wrong:
+        yield from _words(item, secret)
 
 
-def _problems(error: ValidationError, secret: bool) -> Iterator[str]:
-    for item in error.errors():
-        key = _dotted(item["loc"])
-        if item["type"] == "missing":
-            yield f"{key} {_REMEDIES['missing']}"
-        elif item["type"] == "value_error":
-            for line in item["msg"].removeprefix("Value error, ").splitlines():
-                yield _at(item["loc"], line)
-        else:
-            words = _REMEDIES.get(item["type"], item["msg"]).format_map(item.get("ctx") or {})
-            given = "" if secret else f" is {_short(item['input'])}"
-            yield f"{key}{given}: {words}" if key else words
+def _unknown(item: ErrorDetails) -> tuple[int | str, ...] | None:
+    """Where a key stands that the model does not know; None where the error is another."""
+    if item["loc"][-1:] == ("[key]",):
+        return item["loc"][:-1]
+    return item["loc"] if item["type"] in ("extra_forbidden", "invalid_key") else None
+
+
+def _words(item: ErrorDetails, secret: bool) -> Iterator[str]:
+    key = _dotted(item["loc"])
+    if item["type"] == "missing":
+        yield f"{key} {_REMEDIES['missing']}"
+    elif item["type"] in ("value_error", _CONTRADICTION):
+        for line in item["msg"].removeprefix("Value error, ").splitlines():
+            yield f"{key}: {line}" if key else line
+    else:
+        words = _REMEDIES.get(item["type"], item["msg"]).format_map(item.get("ctx") or {})
+        given = "" if secret else f" is {_short(item['input'])}"
+        yield f"{key}{given}: {words}" if key else words
 
 
 def _dotted(at: Iterable[int | str]) -> str:
     return ".".join(str(part) for part in at)
 
 
-def _at(place: _Place, text: str) -> str:
-    return f"{_dotted(place)}: {text}" if place else text
-
-
 def _short(value: object) -> str:
     return "empty" if value is None else _SHORTENED.repr(value)
-
-
-def _without(content: Any, unknown: set[tuple[str, ...]]) -> Any:
-    """A copy of the content without the values at those places."""
-
-    def kept(value: Any, at: tuple[str, ...]) -> Any:
-        if isinstance(value, dict):
-            inner = {key: (*at, str(int(key) if isinstance(key, bool) else key)) for key in value}
-            return {key: kept(value[key], place) for key, place in inner.items() if place not in unknown}
-        if isinstance(value, list):
-            return [kept(item, (*at, str(number))) for number, item in enumerate(value)]
-        return value
-
-    return kept(content, ())
-
-
-class _RightPart:
-    """Builds what is right of a content; contradictions: what its parts find.
-
-    wrong: where it is wrong; repeated: where nobody knows which of two is meant. Of lists the items that are
-    right are left, and of each section its place.
-    """
-
-    def __init__(self, wrong: set[_Place], repeated: set[_Place]) -> None:
-        self.wrong, self.repeated = wrong, repeated
-        self.contradictions: list[str] = []
-
-    def of(self, kind: Any, content: Any, at: _Place = ()) -> Any:
-        """The content, which stands at that place, as a value of that type. Raises WrongValueError."""
-        if at in self.repeated:
-            raise WrongValueError
-        if not any(place[: len(at)] == at for place in self.wrong | self.repeated):
-            return TypeAdapter(kind).validate_python(content)
-        if _is_section(kind):
-            return self._section(kind, content, at)
-        item = (get_args(kind) or (None,))[-1]
-        if get_origin(kind) is dict and _is_section(item) and isinstance(content, dict):
-            return {key: self.of(item, part, (*at, key)) for key, part in content.items()}
-        if get_origin(kind) is list and isinstance(content, list):
-            return list(
-                readable(enumerate(content), lambda numbered: self.of(item, numbered[1], (*at, numbered[0])))
-            )
-        raise WrongValueError
-
-    def _section(self, kind: type[Section], content: Any, at: _Place) -> Section:
-        made = kind.model_construct()
-        if not isinstance(content, dict):
-            made.__dict__.clear()
-            return made
-        for name, field in kind.model_fields.items():
-            if name in content:
-                made.model_fields_set.add(name)
-                made.__dict__.pop(name, None)  # the default
-                with suppress(WrongValueError):
-                    made.__dict__[name] = self.of(field.rebuild_annotation(), content[name], (*at, name))
-        if at not in self.wrong:  # or it has been told
-            with suppress(WrongValueError):
-                for text in made.contradictions():
-                    self.contradictions.append(_at(at, text))
-        return made
-
-
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Section)

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -503,18 +504,14 @@ class EmbeddedPostgres:
             time.sleep(0.05)
         # PostgreSQL itself drops the file when its process is gone, but not when the pid was given away.
         lines = self._pid_file_lines()
-        if lines and lines[0].isdigit() and (processes.PROC / lines[0]).exists():
+        if lines and lines[0].isdigit() and psutil.pid_exists(int(lines[0])):
             (self.data / "postmaster.pid").unlink()
 
     def _orphans(self) -> list[Process]:
         """Server processes of this data folder whose server is gone: it is their current folder."""
         data = self.data.resolve()
-        found = [
-            Process.of(pid)
-            for pid in processes.all_pids()
-            if processes.working_folder(pid) == data and processes.name(pid) == "postgres"
-        ]
-        return [process for process in found if process is not None]
+        servers = processes.named("postgres")
+        return [process for process in servers if processes.working_folder(process.pid) == data]
 
     def _shut_down(self) -> None:
         postmaster = self._postmaster()

@@ -1,4 +1,4 @@
-"""Processes of this machine: starting them, and knowing from /proc who they are beyond doubt."""
+"""Processes of this machine: starting them, and knowing who they are beyond doubt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypedDict
 
-PROC = Path("/proc")
+import psutil
 
 
 @dataclass(frozen=True)
@@ -113,32 +113,33 @@ def _as(account: Account | None) -> _Identity:
     return {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
 
 
-def all_pids() -> list[int]:
-    """Every process id on the machine."""
-    return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
+def named(text: str) -> list[Process]:
+    """The processes of that short name."""
+    pids = [item.pid for item in psutil.process_iter(["name"]) if item.info["name"] == text]
+    return [process for pid in pids if (process := Process.of(pid))]
 
 
 def working_folder(pid: int) -> Path | None:
     """The process's current folder; None where it is gone, a zombie, or not ours to look at."""
     try:
-        return (PROC / str(pid) / "cwd").readlink()
-    except OSError:
+        return Path(psutil.Process(pid).cwd())
+    except psutil.Error:
         return None
 
 
 def name(pid: int) -> str:
     """The process's short name, `?` where it is gone."""
     try:
-        return (PROC / str(pid) / "comm").read_text().strip()
-    except OSError:
+        return str(psutil.Process(pid).name())
+    except psutil.Error:
         return "?"
 
 
 def command_line(pid: int) -> list[str]:
     """The words of the process's command line; empty where it is gone or a zombie."""
     try:
-        return (PROC / str(pid) / "cmdline").read_text(errors="replace").split("\0")[:-1]
-    except OSError:
+        return list(psutil.Process(pid).cmdline())
+    except psutil.Error:
         return []
 
 
@@ -148,16 +149,13 @@ def marked(mark: str) -> list[Process]:
     A process inherits it from whoever started it, so a random value finds all descendants, also those
     that left the process group or whose parents are gone, and nobody else's.
     """
-    found = []
-    for pid in all_pids():
-        try:
-            environment = (PROC / str(pid) / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        process = Process.of(pid)
-        if mark.encode() in environment and process is not None and pid != os.getpid():
-            found.append(process)
-    return found
+    variable, _, value = mark.partition("=")
+    pids = [
+        item.pid
+        for item in psutil.process_iter(["environ"])
+        if (item.info["environ"] or {}).get(variable) == value and item.pid != os.getpid()
+    ]
+    return [process for pid in pids if (process := Process.of(pid))]
 
 
 def send(process: Process, number: int) -> None:
@@ -177,35 +175,24 @@ def send(process: Process, number: int) -> None:
 
 def holder_of_port(port: int) -> str:
     """Who listens on TCP `port`, in words: "nginx (pid 123)", or "another process" where it is hidden."""
-    inodes = set()
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = (PROC / "net" / table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            columns = line.split()
-            # Column 1 is address:port in hexadecimal, column 3 the state (0A = LISTEN), column 9 the inode.
-            if int(columns[1].rpartition(":")[2], 16) == port and columns[3] == "0A":
-                inodes.add(f"socket:[{columns[9]}]")
-    for pid in all_pids():
-        try:
-            for descriptor in (PROC / str(pid) / "fd").iterdir():
-                if str(descriptor.readlink()) in inodes:
-                    return f"{name(pid)} (pid {pid})"
-        except OSError:
-            continue
+    for connection in psutil.net_connections("tcp"):
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        if listens and connection.pid is not None:
+            return f"{name(connection.pid)} (pid {connection.pid})"
     return "another process"
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat after the command name, which may itself hold blanks and brackets."""
+    """The fields of /proc/PID/stat after the command name, which may itself hold blanks and brackets.
+
+    psutil's start time is by the wall clock: it moves when the clock is set.
+    """
     try:
-        text = (PROC / str(pid) / "stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     return text.rpartition(")")[2].split()
 
 
 def _boot() -> str:
-    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -43,14 +43,6 @@ def read_symbols_file(path: Path) -> list[str]:
     Raises UsageError naming the file and each line with a malformed or repeated symbol, or a file without
     any.
     """
-    symbols, problems = look_through_symbols_file(path)
-    if problems:
-        raise UsageError("\n".join(problems))
-    return symbols
-
-
-def look_through_symbols_file(path: Path) -> tuple[list[str], list[str]]:
-    """The symbols that are right, and every problem. Raises UsageError when it cannot be read at all."""
     try:
         # "-sig": editors on Windows begin a file with a mark.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -79,7 +71,9 @@ def look_through_symbols_file(path: Path) -> tuple[list[str], list[str]]:
             )
     if not seen and not problems:
         problems.append(f"symbols file {path}: holds no symbol; write one ticker a line, such as AAPL")
-    return list(seen), problems
+    if problems:
+        raise UsageError("\n".join(problems))
+    return list(seen)
 
 
 def batches(symbols: Sequence[str], size: int) -> list[list[str]]:

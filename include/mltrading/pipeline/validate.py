@@ -1,6 +1,7 @@
 """All configuration at once: what a run would trip over, told before it starts.
 
-Files are checked by themselves, against the code and against each other. Nothing is connected to.
+Each file is checked by itself and against the code; those that are right by themselves against each other.
+Nothing is connected to.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ import os
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar, get_args
@@ -29,21 +29,20 @@ from include.mltrading.airflow_settings import (
     DEFAULT_FILE,
     AirflowSettings,
     ConnectionSetting,
-    SettingsFile,
-    read_settings,
+    load_settings,
 )
 from include.mltrading.alerts import smtp
-from include.mltrading.config import DagId, Deployments, ScheduleType
+from include.mltrading.config import DagId, Deployments, ScheduleType, load_deployments
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.features.definitions import COLUMNS
-from include.mltrading.market.symbols import look_through_symbols_file
+from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.market.yahoo import REQUESTS_PER_FETCH
 from include.mltrading.pipeline.task import MAX_BATCHES
 from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import NOT_A_URL
 from include.mltrading.store.migrations import MIGRATIONS_FOLDER, available
 from include.mltrading.store.queries import SQL_FOLDER
-from include.mltrading.yaml_file import WrongValueError, more_than_once, read_yaml, readable
+from include.mltrading.yaml_file import more_than_once
 
 COLLECTION: DagId = "yahoo-production-data-collection"
 FEATURES: DagId = "feature-engineering-production-subprocess"
@@ -84,7 +83,8 @@ def validate(settings: Settings, environment: Mapping[str, str] = os.environ) ->
 def problems(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Every problem of the configuration; wrong variables of the environment are among them."""
     settings, wrong = Settings.read(environment)
-    return [*wrong.values(), *_of_environment(settings, environment), *_of_files(settings, wrong)]
+    files = _of_files(settings, numbers_are_right=not wrong)
+    return [*wrong, *_of_environment(settings, environment), *files]
 
 
 def _of_environment(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
@@ -105,44 +105,34 @@ def _of_environment(settings: Settings, environment: Mapping[str, str]) -> Itera
             yield str(error)
 
 
-def _of_files(settings: Settings, wrong_variables: Container[str] = ()) -> list[str]:
+def _of_files(settings: Settings, *, numbers_are_right: bool = True) -> list[str]:
     found: list[str] = []
 
-    def read(action: Callable[[], _Content]) -> _Content | None:
+    def read(load: Callable[[], _Content]) -> _Content | None:
         try:
-            return action()
+            return load()
         except MLTradingError as error:
             found.extend(str(error).splitlines())
             return None
 
-    deployments, wrong = read(lambda: read_yaml(settings.deployments_file, Deployments)) or (None, [])
-    found.extend(wrong)
-    symbols, wrong = read(lambda: look_through_symbols_file(settings.symbols_file)) or ([], [])
-    found.extend(wrong)
-    airflow, wrong = read(lambda: read_settings(DEFAULT_FILE)) or (None, [])
-    found.extend(wrong)
+    deployments = read(lambda: load_deployments(settings.deployments_file))
+    symbols = read(lambda: read_symbols_file(settings.symbols_file))
+    airflow = read(lambda: load_settings(DEFAULT_FILE))
     dags, wrong = _read_dags()
     found.extend(wrong)
-    if deployments is not None:
+    if deployments:
         found.extend(f"{settings.deployments_file}: {text}" for text in _of_deployments(deployments))
-    if "MLTRADING_SYMBOLS_PER_TASK" not in wrong_variables:
+    if symbols and numbers_are_right:
         found.extend(_number(settings, symbols))
-    if deployments is not None and "MLTRADING_YAHOO_REQUESTS_PER_SECOND" not in wrong_variables:
-        found.extend(_rules(partial(_duration, settings, symbols, deployments)))
+        if deployments:
+            found.extend(_duration(settings, symbols, deployments))
     found.extend(_dag_ids(dags))
-    if airflow is not None:
-        found.extend(f"{DEFAULT_FILE}: {text}" for text in _rules(partial(_of_airflow, airflow, dags)))
+    if airflow:
+        found.extend(f"{DEFAULT_FILE}: {text}" for text in _of_airflow(airflow, dags))
     if read(available) == []:
         found.append(f"{MIGRATIONS_FOLDER}: has no migration; restore it from the repository")
     found.extend(_statements())
     return found
-
-
-def _rules(*rules: Callable[[], Iterator[str]]) -> Iterator[str]:
-    """What the rules find; one that needs a value which is wrong or not there, and told so, finds nothing."""
-    for rule in rules:
-        with suppress(WrongValueError, KeyError):
-            yield from rule()
 
 
 # deployments.yaml ---------------------------------------------------------------------------------------
@@ -150,29 +140,26 @@ def _rules(*rules: Callable[[], Iterator[str]]) -> Iterator[str]:
 
 def _of_deployments(deployments: Deployments) -> Iterator[str]:
     """What is wrong with values that are fine by themselves."""
-    rules = (
-        _schedules, _has_ticks, _features_follow, _gate_waits_for_the_collection,
-        _gate_ends_before_the_next_tick, _missing_run_before_the_gate_ends, _poke_before_the_gate_ends,
-        _missing_after_final, _priorities, _shown_once, _has_started,
-    )  # fmt: skip
-    yield from _rules(*(partial(rule, deployments) for rule in rules))
-    for dag_id in get_args(DagId):
-        yield from _rules(
-            *(partial(rule, deployments, dag_id) for rule in (_over_in_time, _late_before_stale))
-        )
+    wrong = list(_schedules(deployments))
+    yield from wrong
+    if not wrong:  # or there are no ticks to be counted
+        yield from _ticks_agree(deployments)
+    yield from _gate(deployments)
+    yield from _rest(deployments)
 
 
 def _schedules(deployments: Deployments) -> Iterator[str]:
     for name, schedule in deployments.schedule_types.items():
-        yield from _rules(partial(_cron, name, schedule), partial(_timezone, name, schedule))
-
-
-def _cron(name: str, schedule: ScheduleType) -> Iterator[str]:
-    if schedule.cron is not None and not _is_cron(schedule.cron):
-        yield (
-            f"schedule_types.{name}.cron {schedule.cron!r} is no cron expression: give minute, hour, "
-            "day, month and weekday that come at some time, such as 0 9-16 * * 1-5"
-        )
+        if schedule.cron is not None and not _is_cron(schedule.cron):
+            yield (
+                f"schedule_types.{name}.cron {schedule.cron!r} is no cron expression: give minute, hour, "
+                "day, month and weekday that come at some time, such as 0 9-16 * * 1-5"
+            )
+        if not _is_timezone(schedule.timezone):
+            yield (
+                f"schedule_types.{name}.timezone {schedule.timezone!r} is unknown: give a name such as "
+                "America/New_York"
+            )
 
 
 def _is_cron(text: str) -> bool:
@@ -183,14 +170,6 @@ def _is_cron(text: str) -> bool:
     return True
 
 
-def _timezone(name: str, schedule: ScheduleType) -> Iterator[str]:
-    if not _is_timezone(schedule.timezone):
-        yield (
-            f"schedule_types.{name}.timezone {schedule.timezone!r} is unknown: give a name such as "
-            "America/New_York"
-        )
-
-
 def _is_timezone(name: str) -> bool:
     try:
         datetime.now(UTC).astimezone(ZoneInfo(name))
@@ -199,61 +178,44 @@ def _is_timezone(name: str) -> bool:
     return True
 
 
-def _has_ticks(deployments: Deployments) -> Iterator[str]:
-    """The gate counts the collection's ticks, so there must be some."""
-    if deployments.schedule(COLLECTION).cron is None and deployments.schedule(FEATURES).cron is not None:
+def _ticks_agree(deployments: Deployments) -> Iterator[str]:
+    """Each collection is followed by one features run, and each run is over before the next tick."""
+    collections, features = (_ticks(deployments.schedule(dag_id)) for dag_id in (COLLECTION, FEATURES))
+    after = Counter(bisect_right(collections, tick) for tick in features)
+    lonely = [tick for place, tick in enumerate(collections, start=1) if after[place] != 1]
+    if features and not collections:
         yield (
             f"deployments.{COLLECTION}.schedule_type {deployments.deployments[COLLECTION].schedule_type!r} "
             "has no cron, and the features wait for its ticks: give it one that has"
         )
-
-
-def _features_follow(deployments: Deployments) -> Iterator[str]:
-    """Each collection is followed by one features run."""
-    collections, features = (_ticks(deployments.schedule(dag_id)) for dag_id in (COLLECTION, FEATURES))
-    after = Counter(bisect_right(collections, tick) for tick in features)
-    lonely = [tick for place, tick in enumerate(collections, start=1) if after[place] != 1]
-    if lonely:
+    elif features and lonely:
         yield (
             f"deployments.{FEATURES} has not one tick after each of {COLLECTION}, as after "
             f"{lonely[0]:%a %H:%M}: give its schedule_type the same hours, some minutes later"
         )
-
-
-def _over_in_time(deployments: Deployments, dag_id: DagId) -> Iterator[str]:
-    """A run is over before the next tick."""
-    gap = _gap(deployments, dag_id)
-    if deployments.sla(dag_id) >= gap:
-        yield (
-            f"deployments.{dag_id}.expected_runtime_minutes: its limit of "
-            f"{_minutes(deployments.sla(dag_id))} minutes is no less than {_minutes(gap)} between two ticks; "
-            "lower it, or alerts.sla_factor"
-        )
-
-
-def _gate_ends_before_the_next_tick(deployments: Deployments) -> Iterator[str]:
-    gap = _gap(deployments, FEATURES)
-    if _timeout(deployments) >= gap:
-        yield (
-            f"pipeline.gate_timeout_minutes must be less than the {_minutes(gap)} minutes between two ticks: "
-            "the next run waits for its own collection"
-        )
-
-
-def _gap(deployments: Deployments, dag_id: DagId) -> timedelta:
-    """The shortest time between two of its ticks; a week, where they are further apart."""
-    ticks = pairwise(_ticks(deployments.schedule(dag_id)))
-    return min([timedelta(days=7), *(later - earlier for earlier, later in ticks)])
+    for dag_id in get_args(DagId):
+        ticks, limit = _ticks(deployments.schedule(dag_id)), deployments.sla(dag_id)
+        if not ticks:
+            continue
+        # A week, where they are further apart.
+        gap = min([timedelta(days=7), *(later - earlier for earlier, later in pairwise(ticks))])
+        if limit >= gap:
+            yield (
+                f"deployments.{dag_id}.expected_runtime_minutes: its limit of {_minutes(limit)} minutes is "
+                f"no less than {_minutes(gap)} between two ticks; lower it, or alerts.sla_factor"
+            )
+        if dag_id == FEATURES and _timeout(deployments) >= gap:
+            yield (
+                f"pipeline.gate_timeout_minutes must be less than the {_minutes(gap)} minutes between two "
+                "ticks: the next run waits for its own collection"
+            )
 
 
 @cache
 def _ticks(schedule: ScheduleType) -> list[datetime]:
-    """The ticks of the weeks that are looked at, in the schedule's time zone.
-
-    Raises WrongValueError where there are none to be told: without a cron, or with a wrong one or time zone.
-    """
-    if schedule.cron is None or not _is_cron(schedule.cron) or not _is_timezone(schedule.timezone):
-        raise WrongValueError
+    """The ticks of the weeks that are looked at, in the schedule's time zone; none without a cron."""
+    if schedule.cron is None:
+        return []
     found: list[datetime] = []
     for monday in _MONDAYS:
         start = monday.replace(tzinfo=ZoneInfo(schedule.timezone))
@@ -269,64 +231,46 @@ def _timeout(deployments: Deployments) -> timedelta:
     return timedelta(minutes=deployments.pipeline.gate_timeout_minutes)
 
 
-def _gate_waits_for_the_collection(deployments: Deployments) -> Iterator[str]:
-    if _timeout(deployments) < deployments.sla(COLLECTION):
+def _gate(deployments: Deployments) -> Iterator[str]:
+    """The gate waits for a whole collection, and looks more than once."""
+    pipeline, timeout = deployments.pipeline, _timeout(deployments)
+    if timeout < deployments.sla(COLLECTION):
         yield (
-            f"pipeline.gate_timeout_minutes {_minutes(_timeout(deployments))} is less than a collection may "
+            f"pipeline.gate_timeout_minutes {_minutes(timeout)} is less than a collection may "
             f"take ({_minutes(deployments.sla(COLLECTION))}): the gate would give up before it is late"
         )
-
-
-def _missing_run_before_the_gate_ends(deployments: Deployments) -> Iterator[str]:
-    missing_run = timedelta(minutes=deployments.pipeline.gate_missing_run_minutes)
-    if missing_run >= _timeout(deployments):
+    if pipeline.gate_missing_run_minutes >= pipeline.gate_timeout_minutes:
         yield (
-            f"pipeline.gate_missing_run_minutes {_minutes(missing_run)} must be less than "
-            f"gate_timeout_minutes {_minutes(_timeout(deployments))}: lower it"
+            f"pipeline.gate_missing_run_minutes {pipeline.gate_missing_run_minutes:g} must be less than "
+            f"gate_timeout_minutes {_minutes(timeout)}: lower it"
+        )
+    if timedelta(seconds=pipeline.gate_poke_seconds) >= timeout:
+        yield (
+            f"pipeline.gate_poke_seconds {pipeline.gate_poke_seconds} must be less than the "
+            f"{_minutes(timeout)} minutes of gate_timeout_minutes: lower it"
         )
 
 
-def _poke_before_the_gate_ends(deployments: Deployments) -> Iterator[str]:
-    if timedelta(seconds=deployments.pipeline.gate_poke_seconds) >= _timeout(deployments):
-        yield (
-            f"pipeline.gate_poke_seconds {deployments.pipeline.gate_poke_seconds} must be less than the "
-            f"{_minutes(_timeout(deployments))} minutes of gate_timeout_minutes: lower it"
-        )
-
-
-def _missing_after_final(deployments: Deployments) -> Iterator[str]:
-    after = deployments.alerts.thresholds.missing_bars_after_minutes
-    if after < deployments.pipeline.finality_delay_minutes:
+def _rest(deployments: Deployments) -> Iterator[str]:
+    pipeline = deployments.pipeline
+    if deployments.alerts.thresholds.missing_bars_after_minutes < pipeline.finality_delay_minutes:
         yield (
             "alerts.thresholds.missing_bars_after_minutes must be at least pipeline.finality_delay_minutes: "
             "no bar is stored as final before that"
         )
-
-
-def _late_before_stale(deployments: Deployments, dag_id: DagId) -> Iterator[str]:
-    hours = deployments.deployments[dag_id].alert_threshold_hours
-    if timedelta(hours=hours) <= deployments.sla(dag_id):
-        yield (
-            f"deployments.{dag_id}.alert_threshold_hours must be more than what a run may take "
-            f"({_minutes(deployments.sla(dag_id))} minutes): its data would be stale before it is late"
-        )
-
-
-def _priorities(deployments: Deployments) -> Iterator[str]:
-    priorities = readable(deployments.deployments.values(), lambda deployment: deployment.priority)
-    for priority in more_than_once(priorities):
+    for priority in more_than_once(item.priority for item in deployments.deployments.values()):
         yield f"deployments: priority {priority} stands more than once; it orders who goes first"
-
-
-def _shown_once(deployments: Deployments) -> Iterator[str]:
     for dag_id in more_than_once(deployments.dashboard.primary_deployments):
         yield f"dashboard.primary_deployments: {dag_id} stands there more than once"
-
-
-def _has_started(deployments: Deployments) -> Iterator[str]:
-    start_date = deployments.pipeline.start_date
-    if start_date > datetime.now(UTC).date():
-        yield f"pipeline.start_date {start_date} lies in the future: nothing runs before it"
+    if pipeline.start_date > datetime.now(UTC).date():
+        yield f"pipeline.start_date {pipeline.start_date} lies in the future: nothing runs before it"
+    for dag_id in get_args(DagId):
+        hours, limit = deployments.deployments[dag_id].alert_threshold_hours, deployments.sla(dag_id)
+        if timedelta(hours=hours) <= limit:
+            yield (
+                f"deployments.{dag_id}.alert_threshold_hours must be more than what a run may take "
+                f"({_minutes(limit)} minutes): its data would be stale before it is late"
+            )
 
 
 def _minutes(duration: timedelta) -> str:
@@ -432,33 +376,20 @@ def _file_name(dag_id: str) -> str:
     return f"{dag_id.replace('-', '_')}.py"
 
 
-def _of_airflow(file: SettingsFile, dags: list[_DagFile]) -> Iterator[str]:
-    yield from _rules(
-        partial(_pools, file.airflow, set().union(*(dag.pools for dag in dags))),
-        partial(_slots, file.airflow),
-        partial(_connections, file.airflow),
-    )
-
-
-def _pools(airflow: AirflowSettings, needed: set[str]) -> Iterator[str]:
+def _of_airflow(airflow: AirflowSettings, dags: list[_DagFile]) -> Iterator[str]:
+    needed = set().union(*(dag.pools for dag in dags))
     for name in sorted(needed - {pool.pool_name for pool in airflow.pools}):
         yield f"pool {name} is missing: tasks of the DAGs run in it and would wait for ever"
-
-
-def _slots(airflow: AirflowSettings) -> Iterator[str]:
-    for name, slots in readable(airflow.pools, lambda pool: (pool.pool_name, pool.pool_slot)):
-        most, reason = _MOST_SLOTS.get(name, (slots, ""))
-        if slots > most:
-            yield f"pool {name} has {slots} slots: give at most {most}, {reason}"
-
-
-def _connections(airflow: AirflowSettings) -> Iterator[str]:
-    for conn_id, conn_type in readable(airflow.connections, lambda item: (item.conn_id, _type(item))):
-        needed = _CONNECTIONS.get(conn_id)
-        if conn_type and needed and conn_type != needed:
-            yield f"connection {conn_id} has the type {conn_type}, the code needs {needed}"
-    for conn_id in sorted(set(_CONNECTIONS) - {item.conn_id for item in airflow.connections}):
-        yield f"connection {conn_id} is missing: give it the type {_CONNECTIONS[conn_id]}"
+    for pool in airflow.pools:
+        most, reason = _MOST_SLOTS.get(pool.pool_name, (pool.pool_slot, ""))
+        if pool.pool_slot > most:
+            yield f"pool {pool.pool_name} has {pool.pool_slot} slots: give at most {most}, {reason}"
+    types = {connection.conn_id: _type(connection) for connection in airflow.connections}
+    for conn_id, type_needed in _CONNECTIONS.items():
+        if conn_id not in types:
+            yield f"connection {conn_id} is missing: give it the type {type_needed}"
+        elif types[conn_id] != type_needed:
+            yield f"connection {conn_id} has the type {types[conn_id]}, the code needs {type_needed}"
 
 
 def _type(connection: ConnectionSetting) -> str | None:
