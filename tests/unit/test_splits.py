@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
-from include.mltrading.errors import MalformedReplyError
+from include.mltrading.errors import OtherHistoryError
 from include.mltrading.market.bars import Bar
 from include.mltrading.market.calendar import bars_of, new_york_date, sessions_between
 from include.mltrading.market.splits import Adjustment, Found, Recorded, divided, reconcile
@@ -213,7 +213,7 @@ def test_a_large_ratio_that_nobody_announced_is_a_split_once_three_sessions_stan
     table = Table(walk())
     table.collect(BEFORE, before(DAY, 1 / 60), since=FIRST)
     for tick in TICKS[:2]:
-        with pytest.raises(MalformedReplyError, match="no split explains it"):
+        with pytest.raises(OtherHistoryError, match="no split explains it"):
             table.collect(tick, right, since=date(2026, 11, 16))
     table.collect(TICKS[2], right, since=date(2026, 11, 16))
     assert table.error() < 1e-9
@@ -249,7 +249,7 @@ def test_what_no_split_explains_is_told_by_the_bars_that_differ() -> None:
     days = [date(2026, 6, day) for day in (10, 11, 12)]
     stored = {bar.timestamp: bar for day in days for bar in flat(day, 100)}
     reply = [*flat(days[0], 100), *flat(days[1], 137), *flat(days[2], 137)]
-    with pytest.raises(MalformedReplyError, match=r"14 of 21 bars differ .* typically 1\.37 times"):
+    with pytest.raises(OtherHistoryError, match=r"14 of 21 bars differ .* typically 1\.37 times"):
         reconcile("A", reply, stored, [], [])
 
 
