@@ -161,7 +161,7 @@ class Exchange(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Each day stands there once."""
-        days = Counter(readable(self.special_days, lambda special: special.day))
+        days = Counter(special.day for special in self.special_days)
         for day in sorted(day for day, count in days.items() if count > 1):
             yield f"special_days has {day} more than once: leave one"
 
