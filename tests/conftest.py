@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from prepared import prepared_states
 
 from include.market_simulator import MarketSimulator
 from include.mltrading.settings import PROJECT_ROOT, Settings
@@ -25,6 +26,8 @@ from include.standalone.postgres import EmbeddedPostgres
 # What a developer has exported must not reach the tests.
 for _name in [name for name in os.environ if name.startswith(("MLTRADING_", "AIRFLOW", "PG"))]:
     del os.environ[_name]
+# Or each process compiles the project anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # For the tests that load DAG files in this process: nobody's own Airflow.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
@@ -36,6 +39,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
     with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), report=lambda line: None) as server:
         yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def new_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path]]:
+    """new_state(): the state folder of an installation that is prepared and empty, for a Stack."""
+    own = tmp_path_factory.mktemp("states")
+    common = own.parent.parent if "PYTEST_XDIST_WORKER" in os.environ else own.parent
+    with prepared_states(own, common) as make:
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,9 +44,9 @@ LogIn = Callable[[str], requests.Session]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path]) -> Iterator[Stack]:
     """A web server, no scheduler: a triggered run stays queued."""
-    with Stack(tmp_path_factory.mktemp("roles"), report=lambda line: None) as stack:
+    with Stack(new_state(), report=lambda line: None) as stack:
         stack.start_database()
         foreign = tmp_path_factory.mktemp("dags")
         (foreign / "foreign.py").write_text(FOREIGN_DAG)

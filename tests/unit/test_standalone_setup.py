@@ -24,7 +24,10 @@ env | grep '^PYTHONDONTWRITEBYTECODE=' >>"$UV_CALLS"
 case $1 in
 venv)
     while [ $# -gt 1 ]; do [ "$1" = --python ] && python=$2; shift; done
-    exec "$python" -m venv --without-pip "$1"
+    real=$(readlink -f "$python")
+    mkdir -p "$1/bin"
+    echo "home = ${real%/*}" >"$1/pyvenv.cfg"
+    ln -sf "$real" "$1/bin/python"
     ;;
 pip)
     printf '#!%s/.venv/bin/python\\n' "$(pwd -P)" >.venv/bin/airflow
