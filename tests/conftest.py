@@ -6,8 +6,6 @@ import atexit
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from forks import Forks
 from prepared import prepared_states
 
 from include.market_simulator import MarketSimulator
@@ -112,20 +111,23 @@ class Finished:
         return json.loads(self.out)
 
 
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Forks]:
+    """What runs the command line; test_command_line_ends.py starts it as a process of its own."""
+    forks = Forks(
+        *(f"include.mltrading.{name}.*" for name in ("features", "market", "store", "pipeline", "alerts")),
+        "include.mltrading.market.calendar:preload",
+    )
+    yield forks
+    forks.close()
+
+
 @pytest.fixture
-def cli() -> Callable[..., Finished]:
+def cli(commands: Forks) -> Callable[..., Finished]:
     """Call the command line as a user does: cli("collect", "--symbols", "AAPL", MLTRADING_DATABASE_URL=…)."""
 
     def call(*arguments: str, cwd: Path = PROJECT_ROOT, **environment: str) -> Finished:
-        done = subprocess.run(
-            [sys.executable, "-m", "include.mltrading", *arguments],
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT), **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Finished(done.returncode, done.stdout, done.stderr)
+        full = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), **environment}
+        return Finished(*commands.call(full, *arguments, cwd=cwd, module="include.mltrading"))
 
     return call

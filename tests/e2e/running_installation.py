@@ -262,7 +262,7 @@ class Shell:
             text=True,
         ) as process:
             try:
-                out, err = process.communicate(timeout=150)
+                out, err = process.communicate(timeout=_PATIENCE)
             except subprocess.TimeoutExpired:
                 process.terminate()  # the shell passes it on
                 out, err = process.communicate()

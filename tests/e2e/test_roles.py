@@ -28,12 +28,12 @@ from airflow.operators.empty import EmptyOperator
 with DAG("{FOREIGN}", schedule=None, start_date=datetime(2024, 1, 1)):
     EmptyOperator(task_id="nothing")
 """
-SYNCHRONISE = """
+PREPARE = """
 from airflow.models import DagBag
-DagBag({folder!r}, include_examples=False).sync_to_db()
-"""
-USERS = """
 from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+
+for folder in (None, {foreign!r}):
+    DagBag(folder, include_examples=False).sync_to_db()
 with get_application_builder() as builder:
     for role in ("MarketViewer", "MarketOperator", "Public"):
         found = builder.sm.find_role(role)
@@ -50,10 +50,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path
         stack.start_database()
         foreign = tmp_path_factory.mktemp("dags")
         (foreign / "foreign.py").write_text(FOREIGN_DAG)
-        stack.airflow("dags", "reserialize")
-        # `reserialize` of another folder would forget ours.
-        stack.run("-c", SYNCHRONISE.format(folder=str(foreign)))
-        stack.run("-c", USERS)
+        stack.run("-c", PREPARE.format(foreign=str(foreign)))
         stack.start_webserver()
         yield stack
 

@@ -17,6 +17,7 @@ import yaml
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 from cryptography.fernet import Fernet
+from forks import Forks
 
 from include.mltrading.airflow_settings import DEFAULT_FILE
 from include.standalone.postgres import EmbeddedPostgres
@@ -37,19 +38,16 @@ class Airflow:
 
     url: str
     environment: dict[str, str]
-    forks: subprocess.Popen[str]
+    forks: Forks
 
-    def ask(self, environment: dict[str, str], **call: object) -> subprocess.CompletedProcess[str]:
-        """A call as if by a process of its own; see airflow_forks."""
-        assert self.forks.stdin is not None
-        assert self.forks.stdout is not None
-        self.forks.stdin.write(json.dumps({**call, "environment": environment}) + "\n")
-        self.forks.stdin.flush()
-        code, out, err = json.loads(self.forks.stdout.readline())
-        return subprocess.CompletedProcess("", code, out, err)
+    def ask(
+        self, environment: dict[str, str], *arguments: str, **what: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = self.forks.call({**self.environment, **environment}, *arguments, **what)
+        return subprocess.CompletedProcess("", *done)
 
     def apply(self, file: Path = DEFAULT_FILE, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.ask(environment, module=APPLY, arguments=[str(file)])
+        return self.ask(environment, str(file), module=APPLY)
 
     def execute(self, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.ask(environment, code=code)
@@ -86,16 +84,9 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Pa
             "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
             "PYTHONPATH": str(ROOT),
         }
-        with subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("airflow_forks.py")), str(folder)],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as forks:
-            yield Airflow(url, environment, forks)
-            forks.communicate()
+        forks = Forks("airflow.models", "airflow.providers.smtp.hooks.smtp", APPLY, environment=environment)
+        yield Airflow(url, environment, forks)
+        forks.close()
 
 
 @pytest.fixture

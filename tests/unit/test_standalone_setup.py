@@ -71,6 +71,8 @@ class Checkout:
                 "PATH": f"{self.programs}:/usr/bin:/bin",
                 "HOME": str(self.folder),
                 "UV_CALLS": str(self.programs / "calls"),
+                # Or pip is asked for each of them, at half a second.
+                **dict.fromkeys(("UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS"), "known"),
                 **variables,
             },
             capture_output=True,
@@ -254,7 +256,7 @@ def test_byte_code_is_compiled_whatever_the_environment_says(checkout: Checkout)
 def test_an_index_set_up_for_pip_is_passed_on_to_uv(checkout: Checkout) -> None:
     checkout.python("uv", UV.removeprefix("#!/bin/sh\n") + '\necho "index $UV_DEFAULT_INDEX" >>"$UV_CALLS"\n')
 
-    checkout.setup(PYTHON=sys.executable, PIP_INDEX_URL="http://127.0.0.1:9/simple")
+    checkout.setup(PYTHON=sys.executable, PIP_INDEX_URL="http://127.0.0.1:9/simple", UV_DEFAULT_INDEX="")
 
     assert "index http://127.0.0.1:9/simple" in checkout.calls
 
