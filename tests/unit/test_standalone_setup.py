@@ -272,6 +272,8 @@ def test_make_lists_every_target_a_user_may_call() -> None:
         "run",
         "shell",
         "test",
+        "test-fast",
+        "test-exhaustive",
         "lint",
         "bench",
         "clean",
