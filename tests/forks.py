@@ -103,6 +103,8 @@ def _child(call: dict[str, Any], out: IO[bytes], err: IO[bytes]) -> int:
     try:
         if "module" in call:
             sys.argv = [call["module"], *call["arguments"]]
+            # What was loaded as a module is now run as a program.
+            sys.modules.pop(call["module"], None)
             runpy.run_module(call["module"], run_name="__main__", alter_sys=True)
         else:
             exec(call["code"], {"__name__": "__main__"})  # noqa: S102 - the test's own

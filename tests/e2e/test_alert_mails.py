@@ -30,10 +30,10 @@ from include.standalone.stack import Stack
 
 pytestmark = pytest.mark.e2e
 
-# Two tasks of four symbols; the few are those of the first.
-UNIVERSE = read_symbols_file(Settings.symbols_file)[:8]
-FAILING = UNIVERSE[1:6:2]
-FEW = UNIVERSE[:4]
+# Two tasks of five symbols; the few are those of the first.
+UNIVERSE = read_symbols_file(Settings.symbols_file)[:10]
+FAILING = UNIVERSE[1:8:2]
+FEW = UNIVERSE[:5]
 # Airflow runs it in each of its processes: freshness is looked at as if it were the time in a file.
 _CLOCK = """
 from datetime import datetime
@@ -171,7 +171,7 @@ class Alarmed(Installation):
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path]) -> Iterator[Alarmed]:
-    """Eight symbols, four in a task; a second try comes at once. The DAG files are a copy."""
+    """Ten symbols, five in a task; a second try comes at once. The DAG files are a copy."""
     folder = tmp_path_factory.mktemp("configuration")
     (folder / "symbols.txt").write_text("\n".join(UNIVERSE) + "\n")
     content = yaml.safe_load(Settings.deployments_file.read_text())
@@ -193,7 +193,7 @@ def there(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path
             "MLTRADING_YAHOO_URL": simulator.url,
             "MLTRADING_YAHOO_REQUESTS_PER_SECOND": "1000",
             "MLTRADING_SYMBOLS_FILE": str(folder / "symbols.txt"),
-            "MLTRADING_SYMBOLS_PER_TASK": "4",
+            "MLTRADING_SYMBOLS_PER_TASK": "5",
             "MLTRADING_DEPLOYMENTS_FILE": str(folder / "deployments.yaml"),
             "AIRFLOW_CONN_SMTP_DEFAULT": catcher.connection,
             "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
@@ -339,12 +339,12 @@ def test_symbols_of_several_tasks_that_fail_are_one_mail_and_their_recovery_anot
     assert run.state == "failed"
     [mail] = calm.mails(1)
     assert "Yahoo Finance Data Collection" in mail["Subject"]
-    assert "3 of 8 symbols failed" in mail["Subject"]
+    assert "4 of 10 symbols failed" in mail["Subject"]
     text = text_of(mail)
-    assert "Symbols served: 5 of 8" in text
+    assert "Symbols served: 6 of 10" in text
     for symbol in FAILING:
         assert f"- {symbol}: collect_symbol: " in text
-    assert text.count("&task_id=collect_symbol&map_index=") == 3
+    assert text.count("&task_id=collect_symbol&map_index=") == 4
     assert "&amp;task_id=collect_symbol&amp;map_index=" in html_of(mail)
     assert collect(calm, "recovering").state == "success"
     [mail] = calm.mails(1)
@@ -359,13 +359,13 @@ def test_the_same_symbols_that_fail_again_in_a_run_are_no_mail_and_others_are(ca
         calm.clear(run)
         calm.told(COLLECTION, "again", times=2)
         assert calm.catcher.mails == []
-    assert "2 of 4 symbols failed" in mail["Subject"]
+    assert "2 of 5 symbols failed" in mail["Subject"]
     with calm.fault("status", other, status=404):
         calm.clear(run)
         calm.told(COLLECTION, "again", times=3)
     [mail] = calm.mails(1)
     assert "critical" in mail["Subject"]
-    assert "1 of 4 symbols failed" in mail["Subject"]
+    assert "1 of 5 symbols failed" in mail["Subject"]
     assert f"- {other}: collect_symbol: " in text_of(mail)
     assert calm.clear(run).state == "success"
     calm.told(COLLECTION, "again", times=4)
