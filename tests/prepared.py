@@ -56,6 +56,7 @@ def _template(common: Path) -> Path:
         if template.exists():
             return template
         fresh = common / "prepared.new"
+        shutil.rmtree(fresh, ignore_errors=True)  # left by one that failed
         fresh.mkdir()
         state = common / "preparing"
         server = EmbeddedPostgres(state, report=lambda line: None)
