@@ -6,7 +6,7 @@ PYTHON_OF_VENV = .venv/bin/python
 PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup demo run shell test test-fast test-second-python lint bench smoke-live \
+.PHONY: help setup demo run shell test test-fast test-exhaustive test-second-python lint bench smoke-live \
 	constraints check-constraints clean
 
 help: ## This list
@@ -24,11 +24,14 @@ run: setup ## The real thing: against Yahoo, on its schedules, until Ctrl-C
 shell: setup ## A shell in which airflow, psql and the command line work (CMD='…': run that and end)
 	@$(PYTHON_OF_VENV) -m include.standalone shell $(if $(value CMD),--command "$$SHELL_COMMAND")
 
-test: setup ## All tests: unit, integration, end to end
-	@$(PYTHON_OF_VENV) -m pytest $(PARALLEL)
+test: setup ## The tests: unit, integration, end to end; ten minutes on two cores
+	@$(PYTHON_OF_VENV) -m pytest -m "not exhaustive" $(PARALLEL)
 
-test-fast: setup ## The tests without Airflow and browser
-	@$(PYTHON_OF_VENV) -m pytest -m "not e2e" $(PARALLEL)
+test-fast: setup ## The tests without Airflow and browser; three minutes
+	@$(PYTHON_OF_VENV) -m pytest -m "not e2e and not exhaustive" $(PARALLEL)
+
+test-exhaustive: setup ## The slow rest: every fault at every step, full sizes
+	@$(PYTHON_OF_VENV) -m pytest -m exhaustive $(PARALLEL)
 
 test-second-python: setup ## The unit tests on the other supported Python, where the machine has it
 	@include/standalone/second_python.sh

@@ -6,8 +6,6 @@ import atexit
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +15,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from forks import Forks
+from prepared import prepared_states
 
 from include.market_simulator import MarketSimulator
 from include.mltrading.settings import PROJECT_ROOT, Settings
@@ -25,6 +25,8 @@ from include.standalone.postgres import EmbeddedPostgres
 # What a developer has exported must not reach the tests.
 for _name in [name for name in os.environ if name.startswith(("MLTRADING_", "AIRFLOW", "PG"))]:
     del os.environ[_name]
+# Or each process compiles the project anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # For the tests that load DAG files in this process: nobody's own Airflow.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
@@ -36,6 +38,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
     with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), report=lambda line: None) as server:
         yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def new_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path]]:
+    """new_state(): the state folder of an installation that is prepared and empty, for a Stack."""
+    own = tmp_path_factory.mktemp("states")
+    common = own.parent.parent if "PYTEST_XDIST_WORKER" in os.environ else own.parent
+    with prepared_states(own, common) as make:
+        yield make
 
 
 @pytest.fixture(scope="session")
@@ -100,20 +111,23 @@ class Finished:
         return json.loads(self.out)
 
 
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Forks]:
+    """What runs the command line; test_command_line_ends.py starts it as a process of its own."""
+    forks = Forks(
+        *(f"include.mltrading.{name}.*" for name in ("features", "market", "store", "pipeline", "alerts")),
+        "include.mltrading.market.calendar:preload",
+    )
+    yield forks
+    forks.close()
+
+
 @pytest.fixture
-def cli() -> Callable[..., Finished]:
+def cli(commands: Forks) -> Callable[..., Finished]:
     """Call the command line as a user does: cli("collect", "--symbols", "AAPL", MLTRADING_DATABASE_URL=…)."""
 
     def call(*arguments: str, cwd: Path = PROJECT_ROOT, **environment: str) -> Finished:
-        done = subprocess.run(
-            [sys.executable, "-m", "include.mltrading", *arguments],
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT), **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Finished(done.returncode, done.stdout, done.stderr)
+        full = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), **environment}
+        return Finished(*commands.call(full, *arguments, cwd=cwd, module="include.mltrading"))
 
     return call

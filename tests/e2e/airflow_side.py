@@ -27,7 +27,14 @@ def main() -> None:
     os.dup2(2, 1)
     bag = DagBag(include_examples=False)
     assert not bag.import_errors, bag.import_errors
-    commands = {"plant": plant, "clear": clear, "occupy": occupy, "ticks": ticks, "trigger": trigger}
+    commands = {
+        "plant": plant,
+        "clear": clear,
+        "occupy": occupy,
+        "ticks": ticks,
+        "trigger": trigger,
+        "known": lambda dag: bag.sync_to_db(),
+    }
     for line in sys.stdin:
         name, dag_id, *arguments = json.loads(line)
         try:

@@ -7,7 +7,7 @@ stays queued. The market database has a server of its own, which a test may stop
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,12 +90,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path]
+) -> Iterator[Site]:
     """Airflow's web server with the project's DAGs and plugins, and a migrated, empty market database."""
     folder = tmp_path_factory.mktemp("site")
     with _market_server(folder / "market") as market:
         market_url = market.ensure_database("market", connection_limit=25)
-        with Stack(folder / "stack", report=_silent) as stack:
+        with Stack(new_state(), report=_silent) as stack:
             with pytest.MonkeyPatch.context() as environment:
                 environment.setenv("MLTRADING_DATABASE_URL", market_url)
                 stack.start_database()

@@ -29,7 +29,7 @@ from include.mltrading.market.calendar import (
 )
 from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.standalone.demo import COLLECTION, FEATURES, LOAD
-from include.standalone.runs import DagRun, newest_run
+from include.standalone.runs import DagRun, connect_metadata, newest_run
 from include.standalone.stack import Stack
 
 Found = TypeVar("Found")
@@ -121,9 +121,19 @@ class Installation:
         collection, features = (self.ended(dag_id, run_id) for dag_id, run_id in ids)
         return collection, features
 
+    def pause(self, dag_id: str, paused: bool = True) -> None:
+        """Pause or unpause a DAG at once; the command would take seconds."""
+        update = "UPDATE dag SET is_paused = %s WHERE dag_id = %s"
+        # The DAG's own row may come a moment after its serialized form.
+        self.until(f"{dag_id} to be known", lambda: self.metadata.execute(update, (paused, dag_id)).rowcount)
+
+    def start(self, dag_id: str, run_id: str, **conf: object) -> None:
+        """Trigger a run."""
+        self.ask_airflow("trigger", dag_id, run_id, conf)
+
     def trigger(self, run_id: str, **conf: object) -> DagRun:
-        """Trigger the on-demand DAG as a person does and wait for its end."""
-        self.stack.airflow("dags", "trigger", LOAD, "--run-id", run_id, "--conf", json.dumps(conf))
+        """Trigger the on-demand DAG and wait for its end."""
+        self.start(LOAD, run_id, **conf)
         return self.ended(LOAD, run_id)
 
     def ended(self, dag_id: str, run_id: str) -> DagRun:
@@ -207,6 +217,35 @@ class Installation:
             assert side.returncode == 0
 
 
+@contextmanager
+def installed(state: Path, folder: Path, symbols: list[str]) -> Iterator[Installation]:
+    """An installation of these symbols that no scheduler runs yet. folder: for its configuration.
+
+    Unlike a real one it does not try again (tests of failures would wait for minutes), its gate looks
+    every four seconds, and two of three symbols are enough.
+    """
+    symbols_file = folder / "symbols.txt"
+    symbols_file.write_text("\n".join(symbols) + "\n")
+    deployments_file = write_deployments(
+        folder / "deployments.yaml", retries=0, gate_poke_seconds=4, minimum_good_share=0.6
+    )
+    with MarketSimulator() as simulator, Stack(state, report=lambda line: None) as stack:
+        stack.start_database()
+        stack.export("MLTRADING_YAHOO_URL", simulator.url)
+        stack.export("MLTRADING_YAHOO_REQUESTS_PER_SECOND", "100")
+        stack.export("MLTRADING_SYMBOLS_FILE", str(symbols_file))
+        stack.export("MLTRADING_DEPLOYMENTS_FILE", str(deployments_file))
+        # The files do not change: parsing them twice a minute is a tenth of a core.
+        stack.export("AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL", "600")
+        with (
+            connect_metadata(stack) as metadata,
+            psycopg.connect(stack.environment["MLTRADING_DATABASE_URL"], autocommit=True) as market,
+        ):
+            there = Installation(stack, simulator, metadata, market)
+            yield there
+            there.close()
+
+
 @dataclass(frozen=True)
 class Shell:
     """`make shell CMD='…'` of an installation."""
@@ -223,7 +262,7 @@ class Shell:
             text=True,
         ) as process:
             try:
-                out, err = process.communicate(timeout=150)
+                out, err = process.communicate(timeout=_PATIENCE)
             except subprocess.TimeoutExpired:
                 process.terminate()  # the shell passes it on
                 out, err = process.communicate()

@@ -30,8 +30,9 @@ from include.standalone.stack import Stack
 
 pytestmark = pytest.mark.e2e
 
-UNIVERSE = read_symbols_file(Settings.symbols_file)[:50]
-FAILING = UNIVERSE[1:41:2]
+# Two tasks of five symbols; the few are those of the first.
+UNIVERSE = read_symbols_file(Settings.symbols_file)[:10]
+FAILING = UNIVERSE[1:8:2]
 FEW = UNIVERSE[:5]
 # Airflow runs it in each of its processes: freshness is looked at as if it were the time in a file.
 _CLOCK = """
@@ -85,16 +86,6 @@ class Alarmed(Installation):
         soon = time.time() + 2
         for file in self.dags.glob("*.py"):
             os.utime(file, (soon, soon))
-
-    def start(self, dag_id: str, run_id: str, **conf: object) -> None:
-        """Trigger a run."""
-        self.ask_airflow("trigger", dag_id, run_id, conf)
-
-    def pause(self, dag_id: str, paused: bool = True) -> None:
-        """Pause or unpause a DAG at once; the command would take seconds."""
-        update = "UPDATE dag SET is_paused = %s WHERE dag_id = %s"
-        # The DAG's own row may come a moment after its serialized form.
-        self.until(f"{dag_id} to be known", lambda: self.metadata.execute(update, (paused, dag_id)).rowcount)
 
     def told(self, dag_id: str, run_id: str, times: int = 1) -> DagRun:
         """The run once it is over and its callback (of its so manieth end) has told what there is to tell."""
@@ -179,8 +170,8 @@ class Alarmed(Installation):
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alarmed]:
-    """Fifty symbols, ten in a task; a second try comes at once. The DAG files are a copy."""
+def there(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path]) -> Iterator[Alarmed]:
+    """Ten symbols, five in a task; a second try comes at once. The DAG files are a copy."""
     folder = tmp_path_factory.mktemp("configuration")
     (folder / "symbols.txt").write_text("\n".join(UNIVERSE) + "\n")
     content = yaml.safe_load(Settings.deployments_file.read_text())
@@ -192,7 +183,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alarmed]:
     with (
         MailCatcher() as catcher,
         MarketSimulator() as simulator,
-        Stack(tmp_path_factory.mktemp("installation"), report=lambda line: None) as stack,
+        Stack(new_state(), report=lambda line: None) as stack,
     ):
         stack.start_database()
         own_code = stack.state / "airflow" / "config" / "airflow_local_settings.py"
@@ -202,7 +193,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alarmed]:
             "MLTRADING_YAHOO_URL": simulator.url,
             "MLTRADING_YAHOO_REQUESTS_PER_SECOND": "1000",
             "MLTRADING_SYMBOLS_FILE": str(folder / "symbols.txt"),
-            "MLTRADING_SYMBOLS_PER_TASK": "10",
+            "MLTRADING_SYMBOLS_PER_TASK": "5",
             "MLTRADING_DEPLOYMENTS_FILE": str(folder / "deployments.yaml"),
             "AIRFLOW_CONN_SMTP_DEFAULT": catcher.connection,
             "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
@@ -210,7 +201,6 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alarmed]:
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
         }.items():
             stack.export(name, value)
-        stack.run("-m", "include.mltrading", "migrate")
         stack.start_scheduler()
         with (
             connect_metadata(stack) as metadata,
@@ -343,20 +333,20 @@ def test_a_manual_run_that_takes_too_long_is_mailed_while_it_runs(first: list[Em
     named(first[2:], "over", "Complete Data + Features Pipeline")
 
 
-def test_twenty_of_fifty_symbols_that_fail_are_one_mail_and_their_recovery_another(calm: Alarmed) -> None:
+def test_symbols_of_several_tasks_that_fail_are_one_mail_and_their_recovery_another(calm: Alarmed) -> None:
     with calm.fault("status", *FAILING, status=404):
-        run = collect(calm, "twenty")
+        run = collect(calm, "failing")
     assert run.state == "failed"
     [mail] = calm.mails(1)
     assert "Yahoo Finance Data Collection" in mail["Subject"]
-    assert "20 of 50 symbols failed" in mail["Subject"]
+    assert "4 of 10 symbols failed" in mail["Subject"]
     text = text_of(mail)
-    assert "Symbols served: 30 of 50" in text
+    assert "Symbols served: 6 of 10" in text
     for symbol in FAILING:
         assert f"- {symbol}: collect_symbol: " in text
-    assert text.count("&task_id=collect_symbol&map_index=") == 20
+    assert text.count("&task_id=collect_symbol&map_index=") == 4
     assert "&amp;task_id=collect_symbol&amp;map_index=" in html_of(mail)
-    assert collect(calm, "fifty").state == "success"
+    assert collect(calm, "recovering").state == "success"
     [mail] = calm.mails(1)
     assert mail["Subject"].startswith("[MLTrading] over: ")
 

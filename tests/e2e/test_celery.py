@@ -6,14 +6,14 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 from redis_server import needs_redis
-from running_installation import SYMBOLS, Installation, tick_of, write_deployments
+from running_installation import Installation, tick_of, write_deployments
 
 from include.market_simulator import MarketSimulator
 from include.mltrading.store.queries import query
@@ -22,8 +22,10 @@ from include.standalone.runs import connect_metadata
 from include.standalone.stack import Stack, Started
 from include.standalone.state import free_port
 
-pytestmark = [pytest.mark.e2e, needs_redis]
+# CeleryExecutor itself runs in every `make test`: test_compose_natively.
+pytestmark = [pytest.mark.e2e, pytest.mark.exhaustive, needs_redis]
 
+SYMBOLS = ["AAPL", "IBM"]
 RATE = 1
 
 
@@ -36,8 +38,8 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three symbols, a scheduler with CeleryExecutor and two workers with home folders of their own."""
+def cluster(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path]) -> Iterator[Cluster]:
+    """Two symbols, a scheduler with CeleryExecutor and two workers with home folders of their own."""
     folder = tmp_path_factory.mktemp("celery")
     symbols_file = folder / "symbols.txt"
     symbols_file.write_text("\n".join(SYMBOLS) + "\n")
@@ -49,7 +51,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     configuration.write_text(f'bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {folder}\nsave ""\n')
     with (
         MarketSimulator() as simulator,
-        Stack(tmp_path_factory.mktemp("installation"), report=lambda line: None) as stack,
+        Stack(new_state(), report=lambda line: None) as stack,
     ):
         for name, value in {
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
@@ -59,6 +61,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "10",
             "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
             "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+            "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "600",
             "MLTRADING_YAHOO_URL": simulator.url,
             "MLTRADING_YAHOO_REQUESTS_PER_SECOND": str(RATE),
             "MLTRADING_SYMBOLS_FILE": str(symbols_file),
@@ -66,7 +69,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         }.items():
             stack.export(name, value)
         stack.start_database()
-        stack.run("-m", "include.mltrading", "migrate")
         stack.start("redis", ["redis-server", str(configuration)])
         workers = [start_worker(stack, folder, number) for number in (1, 2)]
         stack.start_scheduler()
@@ -78,7 +80,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             there.until("the scheduler to parse the DAGs", lambda: parsed(metadata))
             for dag_id in (COLLECTION, FEATURES):
                 there.ask_airflow("occupy", dag_id, 3)
-            stack.airflow("dags", "unpause", "--treat-dag-id-as-regex", "--yes", ".*")
+            for dag_id in (LOAD, COLLECTION, FEATURES):
+                there.pause(dag_id, False)
             there.until(
                 "both workers to be ready", lambda: all(" ready." in each.log.read_text() for each in workers)
             )
@@ -115,9 +118,9 @@ def test_a_symbols_lock_holds_across_the_workers(cluster: Cluster) -> None:
     with there.market.transaction():
         for symbol in SYMBOLS:
             there.market.execute(query("lock_symbol"), {"symbol": symbol})
-        # Two runs of three symbols have six tasks, the workers four slots: both workers' are held up.
+        # Two runs of two symbols have four tasks, the workers four slots: both workers' are held up.
         load, tick = "held", there.plant(COLLECTION, tick_of(day))
-        there.stack.airflow("dags", "trigger", LOAD, "--run-id", load, "--conf", '{"period": "1mo"}')
+        there.start(LOAD, load, period="1mo")
         there.until(
             "every slot of both workers to wait",
             lambda: (there.market.execute(waiting).fetchone() or (0,))[0] == 2 * len(cluster.workers),

@@ -24,7 +24,6 @@ from compose_files import copy_into_the_image, env_file, interpolated, services
 from left_behind import left_behind
 from mail_catcher import MailCatcher
 from redis_server import needs_redis
-from running_installation import SYMBOLS
 
 from include.market_simulator import MarketSimulator
 from include.mltrading.settings import PROJECT_ROOT
@@ -105,7 +104,7 @@ def composition(tmp_path_factory: pytest.TempPathFactory, mails: MailCatcher) ->
     folder = tmp_path_factory.mktemp("compose")
     image = folder / "image"
     copy_into_the_image(image)
-    (image / "symbols.txt").write_text("\n".join(SYMBOLS) + "\n")
+    (image / "symbols.txt").write_text("AAPL\nIBM\n")
     variables = {**env_file(folder), "AIRFLOW_EXECUTOR": "CeleryExecutor"}
     queue, web = free_port(), free_port()
     with (
@@ -190,11 +189,16 @@ def test_the_services_become_healthy_and_the_dags_run_through_them(
     stack._until("the queue", 20, lambda: composition.is_healthy("redis"))
     for service in AIRFLOW_SERVICES:
         composition.start(service)
-    for service in AIRFLOW_SERVICES:
-        stack._until(f"{service} to be healthy", 240, lambda service=service: composition.is_healthy(service))
-
     metadata = composition.environment_of("scheduler")["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     with psycopg.connect(metadata.replace("+psycopg2", ""), autocommit=True) as connection:
+        # Most health checks start a whole Airflow: asked once the service can be healthy.
+        beats = "SELECT 1 FROM job WHERE job_type IN ('SchedulerJob', 'TriggererJob') HAVING count(*) = 2"
+        stack._until("both heartbeats", 240, lambda: connection.execute(beats).fetchone())
+        worker = stack.state / "logs" / "airflow-worker.log"
+        stack._until("the worker", 240, lambda: " ready." in worker.read_text())
+        for service in AIRFLOW_SERVICES:
+            stack._until(f"{service} to be healthy", 240, lambda s=service: composition.is_healthy(s))
+
         known = "SELECT 1 FROM dag JOIN serialized_dag USING (dag_id) WHERE is_paused HAVING count(*) = 3"
         stack._until("the DAGs, paused", 120, lambda: connection.execute(known).fetchone())
         unpaused = composition.run(["airflow", "dags", "unpause", LOAD])
@@ -208,7 +212,7 @@ def test_the_services_become_healthy_and_the_dags_run_through_them(
     assert found == ("success",)
     story = composition.run([sys.executable, "-m", "include.mltrading", "check", "--run", "first"])
     assert story.returncode == 0, story.stdout + story.stderr
-    assert "succeeded in" in (stack.state / "logs" / "airflow-worker.log").read_text()
+    assert "succeeded in" in worker.read_text()
 
     sent = composition.run([sys.executable, "-m", "include.mltrading", "alerts", "test"])
     assert sent.returncode == 0, sent.stderr

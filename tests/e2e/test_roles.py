@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,12 +28,12 @@ from airflow.operators.empty import EmptyOperator
 with DAG("{FOREIGN}", schedule=None, start_date=datetime(2024, 1, 1)):
     EmptyOperator(task_id="nothing")
 """
-SYNCHRONISE = """
+PREPARE = """
 from airflow.models import DagBag
-DagBag({folder!r}, include_examples=False).sync_to_db()
-"""
-USERS = """
 from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+
+for folder in (None, {foreign!r}):
+    DagBag(folder, include_examples=False).sync_to_db()
 with get_application_builder() as builder:
     for role in ("MarketViewer", "MarketOperator", "Public"):
         found = builder.sm.find_role(role)
@@ -43,16 +44,13 @@ LogIn = Callable[[str], requests.Session]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path]) -> Iterator[Stack]:
     """A web server, no scheduler: a triggered run stays queued."""
-    with Stack(tmp_path_factory.mktemp("roles"), report=lambda line: None) as stack:
+    with Stack(new_state(), report=lambda line: None) as stack:
         stack.start_database()
         foreign = tmp_path_factory.mktemp("dags")
         (foreign / "foreign.py").write_text(FOREIGN_DAG)
-        stack.airflow("dags", "reserialize")
-        # `reserialize` of another folder would forget ours.
-        stack.run("-c", SYNCHRONISE.format(folder=str(foreign)))
-        stack.run("-c", USERS)
+        stack.run("-c", PREPARE.format(foreign=str(foreign)))
         stack.start_webserver()
         yield stack
 

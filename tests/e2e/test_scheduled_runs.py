@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from running_installation import SYMBOLS, Installation, Shell, bars_until, past_holiday, tick_of
+from running_installation import SYMBOLS, Installation, bars_until, past_holiday, tick_of
 
 from include.mltrading.features.definitions import FEATURES as DEFINITIONS
 from include.mltrading.market.calendar import Session, is_session, new_york_date
@@ -33,14 +32,15 @@ SERVED = dict.fromkeys(SYMBOLS, "success")
 @pytest.fixture(scope="module")
 def loaded(installation: Installation) -> DagRun:
     """The on-demand run that has loaded a year of every symbol."""
-    installation.stack.airflow("dags", "unpause", LOAD)
+    installation.pause(LOAD, False)
     return installation.trigger("load_all", period="1y")
 
 
 @pytest.fixture(scope="module")
 def created(installation: Installation, loaded: DagRun) -> tuple[DagRun, DagRun]:
     """The runs, both over, that the scheduler itself created when the scheduled DAGs were unpaused."""
-    installation.stack.airflow("dags", "unpause", "--treat-dag-id-as-regex", "--yes", ".*-production-.*")
+    for dag_id in (COLLECTION, FEATURES):
+        installation.pause(dag_id, False)
 
     def over(dag_id: str) -> DagRun:
         newest = installation.until(
@@ -77,9 +77,9 @@ class Gated:
 
 @pytest.fixture(scope="module")
 def gated(scheduled: Installation) -> Gated:
-    """A tick at which one symbol's answer takes four seconds, while the gate is already asking."""
+    """A tick at which one symbol's answer takes six seconds, while the gate is already asking."""
     day = scheduled.next_day()
-    with scheduled.fault("slow", "MSFT", seconds=4.0):
+    with scheduled.fault("slow", "MSFT", seconds=6.0):
         run_ids = [
             (dag_id, scheduled.plant(dag_id, tick_of(day, dag_id))) for dag_id in (COLLECTION, FEATURES)
         ]
@@ -170,7 +170,7 @@ def test_an_on_demand_run_of_some_symbols_touches_only_those_and_repeats_the_ins
     steps = ("collect_symbol", "compute_features")
     assert [row[:4] for row in installation.ledger(run)] == [(step, "IBM", 1, "ok") for step in steps]
 
-    assert installation.clear(run).state == "success"
+    assert installation.clear(run, "collect_symbol").state == "success"
     rows = installation.ledger(run)
     assert [row[:4] for row in rows] == [(step, "IBM", number, "ok") for step in steps for number in (1, 2)]
     assert len({row[5] for row in rows}) == 1
@@ -243,6 +243,28 @@ def test_a_scheduled_run_stores_the_bars_that_had_ended_by_its_tick_and_their_fe
     ]
 
 
+def test_clearing_an_old_tick_repeats_it_at_the_same_instant_and_writes_nothing(
+    scheduled: Installation, gated: Gated
+) -> None:
+    """The last test of that tick, since it repeats its runs."""
+    day, collection, features = gated.day, gated.collection, gated.features
+    # The rest of the day is collected meanwhile: bars that were running at the old tick are final now.
+    until = (day.close + timedelta(hours=1)).isoformat()
+    scheduled.stack.run("-m", "include.mltrading", "collect", "--end", until)
+    scheduled.stack.run("-m", "include.mltrading", "features")
+    stored = scheduled.everything_stored()
+    assert len(scheduled.final_bars("IBM", day.open)) == 7
+
+    again = scheduled.clear(collection), scheduled.clear(features)
+
+    assert [run.state for run in again] == ["success", "success"]
+    for run, dag_id in zip(again, (COLLECTION, FEATURES), strict=True):
+        rows = scheduled.ledger(run)
+        assert [row[2:] for row in rows if row[2] == 2] == [(2, "ok", 0, tick_of(day, dag_id))] * 3
+        assert {row[5] for row in rows} == {tick_of(day, dag_id)}
+    assert scheduled.everything_stored() == stored
+
+
 # Run states ---------------------------------------------------------------------------------------------
 
 
@@ -295,21 +317,6 @@ def test_too_few_symbols_close_the_gate_and_clearing_both_runs_repairs_them(sche
         assert scheduled.feature_rows(symbol, day.open) == expected
 
 
-def test_a_run_without_any_served_symbol_fails(scheduled: Installation) -> None:
-    day = scheduled.next_day()
-    with scheduled.fault("status", *SYMBOLS, status=503):
-        run = scheduled.ended(COLLECTION, scheduled.plant(COLLECTION, tick_of(day)))
-
-    assert run.state == "failed"
-    assert scheduled.states(run) == {
-        "check_session": "success",
-        "collect_symbol": dict.fromkeys(SYMBOLS, "failed"),
-        "publish_bars": "failed",
-        "verify_bars": "upstream_failed",
-    }
-    assert {row[3] for row in scheduled.ledger(run)} == {"error"}
-
-
 def test_both_runs_of_an_exchange_holiday_skip_themselves_and_are_green(scheduled: Installation) -> None:
     holiday = past_holiday()
     ids = [(dag_id, scheduled.plant(dag_id, tick_of(holiday, dag_id))) for dag_id in (COLLECTION, FEATURES)]
@@ -335,31 +342,6 @@ def test_a_features_run_whose_collection_never_existed_skips_and_says_why(schedu
     log = scheduled.log(run, "wait_for_bars")
     assert f"{COLLECTION} has no run for the tick {tick_of(day):%Y-%m-%d %H:%M}" in log
     assert "it was not running then" in log
-
-
-# Repeating ----------------------------------------------------------------------------------------------
-
-
-def test_clearing_an_old_tick_repeats_it_at_the_same_instant_and_writes_nothing(
-    scheduled: Installation,
-) -> None:
-    day = scheduled.next_day()
-    collection, features = scheduled.run_tick(day)
-    # The rest of the day is collected meanwhile: bars that were running at the old tick are final now.
-    until = (day.close + timedelta(hours=1)).isoformat()
-    scheduled.stack.run("-m", "include.mltrading", "collect", "--end", until)
-    scheduled.stack.run("-m", "include.mltrading", "features")
-    stored = scheduled.everything_stored()
-    assert len(scheduled.final_bars("IBM", day.open)) == 7
-
-    again = scheduled.clear(collection), scheduled.clear(features)
-
-    assert [run.state for run in again] == ["success", "success"]
-    for run, dag_id in zip(again, (COLLECTION, FEATURES), strict=True):
-        rows = scheduled.ledger(run)
-        assert [row[2:] for row in rows if row[2] == 2] == [(2, "ok", 0, tick_of(day, dag_id))] * 3
-        assert {row[5] for row in rows} == {tick_of(day, dag_id)}
-    assert scheduled.everything_stored() == stored
 
 
 # Secrets ------------------------------------------------------------------------------------------------
@@ -447,47 +429,3 @@ def _with_unmapped(states: dict[str, object]) -> dict[str, object]:
         else state
         for task_id, state in states.items()
     }
-
-
-def test_a_backfill_gives_exactly_the_rows_of_the_scheduled_runs_of_the_same_ticks(
-    scheduled: Installation, shell: Shell
-) -> None:
-    day = scheduled.next_day()
-    hours, dag_ids = (12, 13), (COLLECTION, FEATURES)
-    for hour in hours:
-        ids = [(dag_id, scheduled.plant(dag_id, tick_of(day, dag_id, hour))) for dag_id in dag_ids]
-        assert [scheduled.ended(dag_id, run_id).state for dag_id, run_id in ids] == ["success"] * 2
-    hourly = _rows_of(scheduled, day)
-    bars = bars_until(day, tick_of(day, hour=hours[-1]))
-    assert [len(rows) for rows in hourly] == [len(SYMBOLS) * len(bars)] * 2
-
-    scheduled.forget_since(day.open)
-    runs_of_the_day = (list(dag_ids), day.open, day.close)
-    scheduled.metadata.execute(
-        "DELETE FROM dag_run WHERE dag_id = ANY (%s) AND data_interval_end BETWEEN %s AND %s", runs_of_the_day
-    )
-    # A run's logical date is the tick before.
-    start, end = (tick_of(day, hour=hour - 1) for hour in hours)
-    span = f"-s {start.isoformat()} -e {(end + timedelta(minutes=30)).isoformat()}"
-    for dag_id in dag_ids:
-        done = shell(f"airflow dags backfill {span} {dag_id}")
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    kinds = scheduled.metadata.execute(
-        "SELECT run_type, count(*) FROM dag_run"
-        " WHERE dag_id = ANY (%s) AND data_interval_end BETWEEN %s AND %s GROUP BY 1",
-        runs_of_the_day,
-    ).fetchall()
-    assert kinds == [("backfill", 4)]
-    assert _rows_of(scheduled, day) == hourly
-
-
-def _rows_of(installation: Installation, day: Session) -> list[list[Any]]:
-    """All that is stored of a day's final bars and their features, but when it was written."""
-    selects = (
-        "SELECT to_jsonb(bar) - ARRAY['created_at', 'updated_at'] FROM market_data AS bar"
-        " WHERE is_final AND timestamp BETWEEN %s AND %s ORDER BY symbol, timestamp",
-        "SELECT to_jsonb(row) - ARRAY['created_at', 'updated_at'] FROM feature_engineered_data AS row"
-        " WHERE timestamp BETWEEN %s AND %s ORDER BY symbol, timestamp",
-    )
-    return [installation.market.execute(select, (day.open, day.close)).fetchall() for select in selects]

@@ -17,6 +17,7 @@ import yaml
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 from cryptography.fernet import Fernet
+from forks import Forks
 
 from include.mltrading.airflow_settings import DEFAULT_FILE
 from include.standalone.postgres import EmbeddedPostgres
@@ -25,29 +26,42 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "only-for-this-test-6f1c"
+COLOUR = "from airflow.models import Variable; print(Variable.get('colour'))"
+
+
+APPLY = "include.mltrading.airflow.apply_settings"
 
 
 @dataclass
 class Airflow:
-    """A migrated metadata database and the environment that names it."""
+    """A migrated metadata database, the environment that names it, a process in which Airflow is loaded."""
 
     url: str
     environment: dict[str, str]
-    error_before_migration: str = ""
+    forks: Forks
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def ask(
+        self, environment: dict[str, str], *arguments: str, **what: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = self.forks.call({**self.environment, **environment}, *arguments, **what)
+        return subprocess.CompletedProcess("", *done)
+
+    def apply(self, file: Path = DEFAULT_FILE, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.ask(environment, str(file), module=APPLY)
+
+    def execute(self, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.ask(environment, code=code)
+
+    def apply_by_command_line(self, metadata_url: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, *arguments],
+            [sys.executable, "-m", APPLY],
             cwd=ROOT,
-            env={**self.environment, **environment},
+            env={**self.environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata_url},
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
-
-    def apply(self, file: Path = DEFAULT_FILE, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.run("-m", "include.mltrading.airflow.apply_settings", str(file), **environment)
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
         with psycopg.connect(self.url) as connection:
@@ -55,34 +69,24 @@ class Airflow:
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+def airflow(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path]) -> Iterator[Airflow]:
     folder = tmp_path_factory.mktemp("airflow")
-    server = EmbeddedPostgres(folder / "postgres")
-    server.start()
-    try:
-        url = server.ensure_database("airflow")
-        installation = Airflow(
-            url,
-            {
-                **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
-                "AIRFLOW_HOME": str(folder / "home"),
-                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url.replace("postgresql://", "postgresql+psycopg2://"),
-                "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
-                "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),
-                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-                # Without it Airflow 2.11 opens every process with a warning on stderr.
-                "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
-                "PYTHONPATH": str(ROOT),
-            },
-        )
-        # Before the tables exist, for the test that says what is then to be done.
-        installation.error_before_migration = installation.apply().stderr
-        migrated = installation.run("-m", "airflow", "db", "migrate")
-        assert migrated.returncode == 0, migrated.stderr
-        yield installation
-    finally:
-        server.stop()
-        server.remove()
+    with EmbeddedPostgres(new_state(), report=lambda line: None) as server:
+        url = server.url("airflow")
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+            "AIRFLOW_HOME": str(folder / "home"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url.replace("postgresql://", "postgresql+psycopg2://"),
+            "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+            "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            # Without it Airflow 2.11 opens every process with a warning on stderr.
+            "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
+            "PYTHONPATH": str(ROOT),
+        }
+        forks = Forks("airflow.models", "airflow.providers.smtp.hooks.smtp", APPLY, environment=environment)
+        yield Airflow(url, environment, forks)
+        forks.close()
 
 
 @pytest.fixture
@@ -168,7 +172,7 @@ def test_what_differs_is_updated_and_what_the_file_does_not_name_stays(
         ("other", 3),
         ("p", 2),
     ]
-    assert empty.run("-m", "airflow", "variables", "get", "colour").stdout.strip() == "blue"
+    assert empty.execute(COLOUR).stdout.strip() == "blue"
 
 
 def test_a_connection_from_the_environment_is_left_alone(empty: Airflow) -> None:
@@ -215,15 +219,18 @@ def test_a_connection_under_another_fernet_key_is_an_error_that_changes_nothing(
     assert empty.query("SELECT 1 FROM slot_pool WHERE pool = 'p'") == []
 
 
-def test_a_database_without_tables_names_the_command_that_makes_them(airflow: Airflow) -> None:
-    assert airflow.error_before_migration.count("\n") == 1
-    assert "run `airflow db migrate`" in airflow.error_before_migration
+def test_a_database_without_tables_names_the_command_that_makes_them(
+    airflow: Airflow, empty_database: str
+) -> None:
+    error = airflow.apply_by_command_line(
+        empty_database.replace("postgresql:", "postgresql+psycopg2:")
+    ).stderr
+    assert error.count("\n") == 1
+    assert "run `airflow db migrate`" in error
 
 
 def test_an_unreachable_database_is_a_one_line_error_without_its_password(airflow: Airflow) -> None:
-    result = airflow.apply(
-        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"postgresql+psycopg2://u:{SECRET}@127.0.0.1:1/airflow"
-    )
+    result = airflow.apply_by_command_line(f"postgresql+psycopg2://u:{SECRET}@127.0.0.1:1/airflow")
 
     assert result.returncode == 1
     assert result.stderr.startswith("error: Airflow's metadata: ")
@@ -270,7 +277,7 @@ def test_a_mail_passes_through_the_connection_of_the_settings(
     connection = yaml.safe_load(DEFAULT_FILE.read_text("utf-8"))["airflow"]["connections"][1]
     assert empty.apply(write(connections=[{**connection, "conn_port": port}])).returncode == 0
 
-    result = empty.run("-c", SEND)
+    result = empty.execute(SEND)
 
     assert result.returncode == 0, result.stderr
     assert [item.mail_from for item in handler.envelopes] == ["mltrading@localhost"]
@@ -284,9 +291,7 @@ def test_a_mail_passes_through_the_connection_of_the_compose_files(
     value = override["services"]["scheduler"]["environment"]["AIRFLOW_CONN_SMTP_DEFAULT"]
     address = value.removeprefix("${AIRFLOW_CONN_SMTP_DEFAULT:-").removesuffix("}")
 
-    result = empty.run(
-        "-c", SEND, AIRFLOW_CONN_SMTP_DEFAULT=address.replace("mail:1025", f"127.0.0.1:{port}")
-    )
+    result = empty.execute(SEND, AIRFLOW_CONN_SMTP_DEFAULT=address.replace("mail:1025", f"127.0.0.1:{port}"))
 
     assert result.returncode == 0, result.stderr
     assert [item.mail_from for item in handler.envelopes] == ["mltrading@localhost"]
@@ -307,7 +312,7 @@ assert not bag.import_errors, bag.import_errors
 
 
 def test_the_roles_get_their_rights_from_the_dags_and_to_no_other(airflow: Airflow) -> None:
-    result = airflow.run("-c", ROLES)
+    result = airflow.execute(ROLES)
     assert result.returncode == 0, result.stderr
     rows = airflow.query(
         "SELECT role.name, action.name, resource.name FROM ab_role role"

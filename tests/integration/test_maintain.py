@@ -1,10 +1,7 @@
-"""The house-keeping on a year of 100 symbols: what goes, what stays, and what is told."""
+"""The house-keeping on a year of bars: what goes, what stays, and what is told."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.mltrading.settings import PROJECT_ROOT
 from include.standalone.postgres import EmbeddedPostgres
 from tests.integration.year_of_bars import NAMES
 from tests.integration.year_of_bars import year as year
@@ -52,18 +48,18 @@ def test_old_tries_go_but_for_the_last_one_of_each_symbol_and_step(
     execute(year, "DELETE FROM processing_history")
     for days_ago in (400, 200, 100, 91):
         tried(year, f"{days_ago} days ago", "collect_symbol", NAMES, days_ago)
-    tried(year, "89 days ago", "collect_symbol", NAMES[:60], 89)
+    tried(year, "89 days ago", "collect_symbol", NAMES[:12], 89)
     tried(year, "300 days ago", "compute_features", NAMES[:3], 300)
     tried(year, "today", "compute_features", NAMES[3:5], 0)
     done = cli("maintain", "--json", **environment)
     assert done.code == 0, done.err
-    assert done.document["pruned"] == 3 * 100 + 60
+    assert done.document["pruned"] == 3 * len(NAMES) + 12
     kept = execute(
         year, "SELECT run_id, step, count(*) FROM processing_history GROUP BY 1, 2 ORDER BY step, run_id"
     )
     assert kept == [
-        ("89 days ago", "collect_symbol", 60),
-        ("91 days ago", "collect_symbol", 40),
+        ("89 days ago", "collect_symbol", 12),
+        ("91 days ago", "collect_symbol", 8),
         ("300 days ago", "compute_features", 3),
         ("today", "compute_features", 2),
     ]
@@ -81,7 +77,7 @@ def test_sizes_growth_dead_rows_and_the_use_of_indexes_are_told(
     cli: Cli, environment: dict[str, str], year: str
 ) -> None:
     execute(year, "DELETE FROM feature_engineered_data WHERE symbol < 'Y010'")
-    execute(year, "SELECT close FROM market_data WHERE symbol = 'Y050' ORDER BY timestamp DESC LIMIT 1")
+    execute(year, "SELECT close FROM market_data WHERE symbol = 'Y015' ORDER BY timestamp DESC LIMIT 1")
     first = cli("maintain", "--json", **environment).document
     tables = {table["name"]: table for table in first["tables"]}
     assert tables["market_data"]["rows"] == execute(year, "SELECT count(*) FROM market_data")[0][0]
@@ -100,8 +96,8 @@ def test_sizes_growth_dead_rows_and_the_use_of_indexes_are_told(
     assert indexes["market_data_pkey"]["needed"]
     assert not indexes["market_data_timestamp"]["needed"]
 
-    execute(year, "DELETE FROM market_data WHERE symbol = 'Y099'")
-    [(gone,)] = execute(year, "SELECT count(*) FROM market_data WHERE symbol = 'Y098'")
+    execute(year, "DELETE FROM market_data WHERE symbol = 'Y019'")
+    [(gone,)] = execute(year, "SELECT count(*) FROM market_data WHERE symbol = 'Y018'")
     second = cli("maintain", "--json", **environment).document
     [grown] = [table["grown_rows"] for table in second["tables"] if table["name"] == "market_data"]
     assert grown == -gone
@@ -147,27 +143,24 @@ def test_an_airflow_that_cannot_be_cleaned_fails_after_the_rest_is_done(
 
 
 def test_airflows_own_old_records_go_and_new_ones_stay(
-    cli: Cli, environment: dict[str, str], postgres: EmbeddedPostgres, tmp_path: Path
+    cli: Cli, environment: dict[str, str], new_state: Callable[[], Path], tmp_path: Path
 ) -> None:
-    url = postgres.ensure_database("airflow_to_clean")
-    airflow = {
-        "AIRFLOW_HOME": str(tmp_path / "airflow"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url.replace("postgresql://", "postgresql+psycopg2://"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    }
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
-        env={**os.environ, **airflow}, cwd=PROJECT_ROOT, check=True, capture_output=True,
-    )  # fmt: skip
-    execute(
-        url,
-        "INSERT INTO log (dttm, event) VALUES (now() - interval '91 days', 'old'), (now(), 'new')",
-    )
-    done = cli("maintain", **{**environment, **airflow})
-    assert done.code == 0, done.out
-    assert "records of before" in done.out
-    assert execute(url, "SELECT event FROM log WHERE event IN ('old', 'new')") == [("new",)]
-    assert execute(url, "SELECT count(*) FROM pg_tables WHERE tablename LIKE '_airflow_deleted%%'") == [(0,)]
+    with EmbeddedPostgres(new_state(), report=lambda line: None) as server:
+        url = server.url("airflow")
+        execute(
+            url,
+            "INSERT INTO log (dttm, event) VALUES (now() - interval '91 days', 'old'), (now(), 'new')",
+        )
+        done = cli(
+            "maintain", **environment,
+            AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=url.replace("postgresql://", "postgresql+psycopg2://"),
+            AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        )  # fmt: skip
+        assert done.code == 0, done.out
+        assert "records of before" in done.out
+        assert execute(url, "SELECT event FROM log WHERE event IN ('old', 'new')") == [("new",)]
+        left = "SELECT count(*) FROM pg_tables WHERE tablename LIKE '_airflow_deleted%%'"
+        assert execute(url, left) == [(0,)]
 
 
 @pytest.mark.parametrize("days", ["800000", "1000000000"])

@@ -1,4 +1,4 @@
-"""The recovery drill of docs/backup.md: a year of 100 symbols is lost, comes back, and goes on from there."""
+"""The recovery drill of docs/backup.md: a year of bars is lost, comes back, and goes on from there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from include.standalone.postgres import SUPERUSER, EmbeddedPostgres
 
 pytestmark = pytest.mark.integration
 
-DATABASE, SYMBOLS = "drill_market", 100
 Counts = dict[str, tuple[int, str | None]]
 
 
@@ -63,16 +62,18 @@ def drill() -> list[str]:
     return textwrap.dedent(block[1]).splitlines()
 
 
+@pytest.mark.parametrize("count", [2, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_a_lost_database_comes_back_and_goes_on(
-    postgres: EmbeddedPostgres, simulator: MarketSimulator, tmp_path: Path
+    postgres: EmbeddedPostgres, simulator: MarketSimulator, tmp_path: Path, count: int
 ) -> None:
-    symbols = read_symbols_file(Settings().symbols_file)[:SYMBOLS]
-    assert len(symbols) == SYMBOLS
+    database = f"drill_market_{count}"
+    symbols = read_symbols_file(Settings().symbols_file)[:count]
+    assert len(symbols) == count
     (tmp_path / "symbols.txt").write_text("\n".join(symbols))
     backups = tmp_path / "backups"
     backups.mkdir()
-    url = postgres.ensure_database(DATABASE, connection_limit=25)
-    postgres.apply_roles(DATABASE)
+    url = postgres.ensure_database(database, connection_limit=25)
+    postgres.apply_roles(database)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{postgres.bin}:{os.environ['PATH']}",
@@ -93,14 +94,14 @@ def test_a_lost_database_comes_back_and_goes_on(
     load_a_year(url, symbols, datetime.now(UTC) - timedelta(days=5))
     run("python -m include.mltrading features")
     before = tables(url)
-    assert before["market_data"][0] > 1700 * SYMBOLS
+    assert before["market_data"][0] > 1700 * count
     assert before["feature_engineered_data"][0] == before["market_data"][0]
     run('python -m include.mltrading backup "$BACKUP"')
     with psycopg.connect(postgres.url(SUPERUSER), autocommit=True) as admin:
-        for name in (DATABASE, f"{DATABASE}_verify"):
+        for name in (database, f"{database}_verify"):
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    postgres.ensure_database(DATABASE, connection_limit=25)
-    postgres.apply_roles(DATABASE)
+    postgres.ensure_database(database, connection_limit=25)
+    postgres.apply_roles(database)
 
     commands = drill()
     assert [command.split()[3] for command in commands] == [

@@ -1,6 +1,6 @@
-"""A market database with a year of 100 symbols, bars and features, made once for each file of tests.
+"""A market database with a year of 20 symbols, bars and features, made once for each file of tests.
 
-Ten price walks are loaded and computed by the product's own code; the other symbols repeat them.
+Three price walks are loaded and computed by the product's own code; the other symbols repeat them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from include.mltrading.store.connection import connect
 from include.standalone.postgres import EmbeddedPostgres
 
 SEED = 7
-NAMES = [f"Y{number:03d}" for number in range(100)]
-WALKS = 10
+NAMES = [f"Y{number:03d}" for number in range(20)]
+WALKS = 3
+# The same walk as Y000.
+TWIN = "Y003"
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 
 

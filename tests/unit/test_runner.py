@@ -206,7 +206,7 @@ def test_what_a_good_symbol_leaves_running_is_ended_too() -> None:
 
 def test_what_the_process_had_started_before_is_left_alone() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as neighbour:
-        only("LOOP")
+        only("DEAF")
         assert neighbour.poll() is None
         neighbour.kill()
 

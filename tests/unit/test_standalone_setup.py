@@ -24,7 +24,10 @@ env | grep '^PYTHONDONTWRITEBYTECODE=' >>"$UV_CALLS"
 case $1 in
 venv)
     while [ $# -gt 1 ]; do [ "$1" = --python ] && python=$2; shift; done
-    exec "$python" -m venv --without-pip "$1"
+    real=$(readlink -f "$python")
+    mkdir -p "$1/bin"
+    echo "home = ${real%/*}" >"$1/pyvenv.cfg"
+    ln -sf "$real" "$1/bin/python"
     ;;
 pip)
     printf '#!%s/.venv/bin/python\\n' "$(pwd -P)" >.venv/bin/airflow
@@ -68,6 +71,8 @@ class Checkout:
                 "PATH": f"{self.programs}:/usr/bin:/bin",
                 "HOME": str(self.folder),
                 "UV_CALLS": str(self.programs / "calls"),
+                # Or pip is asked for each of them, at half a second.
+                **dict.fromkeys(("UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS"), "known"),
                 **variables,
             },
             capture_output=True,
@@ -251,7 +256,7 @@ def test_byte_code_is_compiled_whatever_the_environment_says(checkout: Checkout)
 def test_an_index_set_up_for_pip_is_passed_on_to_uv(checkout: Checkout) -> None:
     checkout.python("uv", UV.removeprefix("#!/bin/sh\n") + '\necho "index $UV_DEFAULT_INDEX" >>"$UV_CALLS"\n')
 
-    checkout.setup(PYTHON=sys.executable, PIP_INDEX_URL="http://127.0.0.1:9/simple")
+    checkout.setup(PYTHON=sys.executable, PIP_INDEX_URL="http://127.0.0.1:9/simple", UV_DEFAULT_INDEX="")
 
     assert "index http://127.0.0.1:9/simple" in checkout.calls
 
@@ -267,6 +272,8 @@ def test_make_lists_every_target_a_user_may_call() -> None:
         "run",
         "shell",
         "test",
+        "test-fast",
+        "test-exhaustive",
         "lint",
         "bench",
         "clean",
