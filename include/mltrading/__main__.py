@@ -292,6 +292,9 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
     found = diagnosis.data
     silent = found["symbols_without_new_bars"]
     missing = [Missing(**row) for row in found["missing_bars"] if row["symbol"] not in silent]
+    withheld = [
+        f"{day['day']}: {day['hours']} hours of {day['symbols']} symbols" for day in found["bars_withheld"]
+    ]
     milliseconds = found["query_milliseconds"]
     system = "\n".join(in_words(diagnosis, load_deployments(settings.deployments_file)))
     _print(
@@ -304,6 +307,7 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         f"stale features  {_names(found['symbols_with_stale_features'])}\n"
         f"features of the last day  {found['features_of_the_last_day']}\n"
         f"missing bars    of the last {check.CHECKED_SESSIONS} sessions: {listing(missing)}\n"
+        f"Yahoo lacks     (or the exchange was closed: exchange.special_days): {listing(withheld)}\n"
         f"quarantine      {found['quarantined_bars']} refused bars; `quarantine list` shows them\n"
         f"last backup     {check.with_age(found['last_backup'])}\n"
         f"{system}",

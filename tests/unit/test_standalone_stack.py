@@ -129,7 +129,7 @@ def test_a_signal_ends_everything(tmp_path: Path, number: int, code: int) -> Non
 
 def test_a_process_that_is_killed_ends_the_whole_stack_with_a_failure(tmp_path: Path) -> None:
     child, token = _run_in_another_process(tmp_path)
-    [stubborn] = (processes.PROC / str(child.pid) / "task" / str(child.pid) / "children").read_text().split()
+    [stubborn] = (Path("/proc") / str(child.pid) / "task" / str(child.pid) / "children").read_text().split()
 
     os.kill(int(stubborn), signal.SIGKILL)
 

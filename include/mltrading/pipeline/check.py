@@ -10,7 +10,7 @@ from typing import Any
 from include.mltrading.config import load_deployments
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.pipeline.quality import missing_bars, silent_symbols
+from include.mltrading.pipeline.quality import missing_bars, silent_symbols, withheld_hours, without
 from include.mltrading.settings import Settings
 from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.migrations import require_current_schema
@@ -31,16 +31,17 @@ def health(settings: Settings) -> dict[str, Any]:
         quarantined = _value(connection, "count_quarantined")
         last_backup = _value(connection, "last_backup")
         delay = timedelta(minutes=load_deployments(settings.deployments_file).pipeline.finality_delay_minutes)
-        missing = missing_bars(
-            connection, symbols, _last_tick(), sessions=CHECKED_SESSIONS, finality_delay=delay
-        )
+        until = _last_tick()
+        missing = missing_bars(connection, symbols, until, sessions=CHECKED_SESSIONS, finality_delay=delay)
+        collected = [symbol for symbol, timestamp, _ in newest if timestamp is not None]
+        withheld = withheld_hours(connection, collected, {hole.day for hole in missing}, until, delay)
     return {
         "database": "ok",
         "symbols": len(symbols),
         "latest_bar": latest,
         "symbols_without_bars": [symbol for symbol, timestamp, _ in newest if timestamp is None],
         "symbols_without_new_bars": silent_symbols(
-            {symbol: timestamp for symbol, timestamp, _ in newest}, _last_tick()
+            {symbol: timestamp for symbol, timestamp, _ in newest}, until
         ),
         "symbols_with_stale_features": [symbol for symbol, _, stale_from in newest if stale_from is not None],
         "oldest_newest_final_bar": min((row[1] for row in newest if row[1] is not None), default=None),
@@ -48,7 +49,11 @@ def health(settings: Settings) -> dict[str, Any]:
         "quarantined_bars": quarantined,
         "last_backup": last_backup,
         "last_backup_hours": None if last_backup is None else round(hours_since(last_backup), 1),
-        "missing_bars": [{**row._asdict(), "day": row.day.isoformat()} for row in missing],
+        "missing_bars": [{**row._asdict(), "day": row.day.isoformat()} for row in without(missing, withheld)],
+        "bars_withheld": [
+            {"day": day.isoformat(), "hours": len(hours), "symbols": len(set().union(*hours.values()))}
+            for day, hours in sorted(withheld.items())
+        ],
         "query_milliseconds": {
             "latest_bar": latest_ms,
             "recent_features": recent_ms,
