@@ -25,7 +25,7 @@ from include.mltrading.alerts.kinds import MANNERS, Kind
 from include.mltrading.alerts.store import Alert, Details, Item, open_alert, open_alerts, record_past, resolve
 from include.mltrading.config import Deployments, load_deployments
 from include.mltrading.errors import OtherHistoryError
-from include.mltrading.market.calendar import NEW_YORK, bars_of, grid, last_sessions
+from include.mltrading.market.calendar import NEW_YORK, bars_of, grid, last_sessions, served_bars
 from include.mltrading.pipeline.exit_codes import EXIT_DATABASE_REFUSED, EXIT_NO_DATABASE
 from include.mltrading.pipeline.quality import AppliedSplit, Quality
 from include.mltrading.pipeline.run import Run
@@ -606,7 +606,7 @@ def record_tries(market: Connection, *statuses: str, symbols: Sequence[str] = SY
 def store_recent_bars(market: Connection, less: int = 0) -> None:
     """Every final bar of the last days, less the newest of AAPL that are due."""
     now = datetime.now(UTC)
-    due = [start for start, end in grid(now - timedelta(days=10), now).items() if end <= now]
+    due = [start for start, end in served_bars(now - timedelta(days=10), now) if end <= now]
     for symbol, starts in (("AAPL", due[: len(due) - less]), ("MSFT", due)):
         with market.cursor() as cursor:
             cursor.executemany(
@@ -681,7 +681,7 @@ def test_missing_bars_are_told_until_they_are_there(
 def store_sessions(market: Connection, lacking: dict[str, Callable[[datetime], bool]]) -> None:
     """Every bar of the last weeks that is due, but for those of which a symbol's function says so."""
     now = datetime.now(UTC)
-    due = [start for start, end in grid(now - timedelta(days=25), now).items() if end <= now]
+    due = [start for start, end in served_bars(now - timedelta(days=25), now) if end <= now]
     with market.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO market_data VALUES (%s, %s, 1, 1, 1, 1, 1, true, 'simulated')"

@@ -127,7 +127,7 @@ def run_week(
 
 WEEKS = {
     "holiday Monday": (date(2026, 1, 19), 4, 28),
-    "Thanksgiving, half day after it": (date(2025, 11, 24), 4, 25),
+    "Thanksgiving, half day after it": (date(2025, 11, 24), 4, 24),
     "first week of summer time": (date(2026, 3, 9), 5, 35),
     "first week of winter time": (date(2025, 11, 3), 5, 35),
 }

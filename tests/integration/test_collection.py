@@ -11,7 +11,7 @@ import pytest
 
 from include.market_simulator import MarketSimulator, bars
 from include.mltrading.errors import SchemaError
-from include.mltrading.market.calendar import NEW_YORK, grid
+from include.mltrading.market.calendar import NEW_YORK, grid, served_bars
 from include.mltrading.pipeline.batch import run_batch
 from include.mltrading.pipeline.collect import Collection
 from include.mltrading.pipeline.publish import publish, tally, verify
@@ -69,7 +69,7 @@ def test_a_new_symbol_gets_a_year_of_exactly_the_vendors_bars(collect: Collect, 
         "SELECT timestamp, open, high, low, close, volume FROM market_data WHERE is_final ORDER BY timestamp",
     )
     start = TICK - timedelta(days=366)
-    final = [start for start, end in grid(start, TICK).items() if end <= TICK]
+    final = [start for start, end in served_bars(start, TICK) if end <= TICK]
     assert [row[0] for row in stored] == final
     assert len(final) > 1700
     assert stored == [row for row in truth("AAPL", start, TICK) if row[0] in set(final)]
@@ -106,7 +106,7 @@ def test_a_window_into_the_future_makes_no_running_bar_final(
     collect("AAPL", tick=datetime.now(UTC) + timedelta(days=200))
     final = [row[0] for row in rows(database, "SELECT timestamp FROM market_data WHERE is_final")]
     now = datetime.now(UTC)
-    ended = [start for start, end in grid(now - timedelta(days=100), now).items() if end <= now]
+    ended = [start for start, end in served_bars(now - timedelta(days=100), now) if end <= now]
     assert final
     assert max(final) <= max(ended)  # type: ignore[type-var]
 
@@ -122,7 +122,7 @@ def test_an_outage_heals_itself(collect: Collect, database: str) -> None:
     collect("AAPL", tick=TICK - timedelta(days=9))
     collect("AAPL", tick=TICK)
     start = TICK - timedelta(days=9 + 366)
-    expected = sorted(start for start, end in grid(start, TICK).items() if end <= TICK)
+    expected = [start for start, end in served_bars(start, TICK) if end <= TICK]
     stored = rows(database, "SELECT timestamp FROM market_data WHERE is_final ORDER BY timestamp")
     assert [row[0] for row in stored] == expected
 
@@ -184,7 +184,7 @@ def test_refused_bars_are_kept_aside_and_the_rest_is_stored(
     assert outcome.status == "ok", outcome.error
     [(refused,)] = rows(database, "SELECT count(*) FROM quarantined_bars")
     start = TICK - timedelta(days=366)
-    expected = sum(end <= TICK for end in grid(start, TICK).values())
+    expected = sum(end <= TICK for _, end in served_bars(start, TICK))
     assert isinstance(refused, int)
     assert refused > 10
     assert outcome.rows_written == expected - refused

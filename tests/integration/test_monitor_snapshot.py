@@ -169,8 +169,8 @@ def test_an_hour_in_which_nobody_traded_is_no_missing_bar(connection: Connection
         # Before the first bar of the day has ended: the last of the day before.
         ("2026-03-11T14:29", "2026-03-10T19:30"),
         ("2026-03-11T14:30", "2026-03-11T13:30"),
-        # The half day after Thanksgiving ends at 13:00 in New York, with half a bar.
-        ("2026-11-27T23:00", "2026-11-27T17:30"),
+        # The half day after Thanksgiving ends at 13:00 in New York; the vendor has no bar of its last half.
+        ("2026-11-27T23:00", "2026-11-27T16:30"),
     ],
 )
 def test_the_expected_bar_follows_the_exchanges_calendar(

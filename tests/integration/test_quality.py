@@ -185,6 +185,7 @@ def test_a_bar_from_before_a_split_is_not_released_on_the_old_basis(
 ) -> None:
     spike(collect, simulator)
     simulator.clear_faults()
+    simulator.fault("missing_day", day="2026-01-20")
     simulator.fault("split", ex_date="2026-01-22", ratio=4, early=True)
     assert collect(LATER).status == "ok"
     refused = cli(

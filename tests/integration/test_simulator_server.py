@@ -94,7 +94,7 @@ def test_plain_yfinance_gets_its_cookie_crumb_probe_and_chart(
         text=True,
         cwd=ROOT,
     ).stdout
-    assert output.split() == ["25", "2025-11-24T09:30:00-05:00", "2025-11-28T12:30:00-05:00"]
+    assert output.split() == ["24", "2025-11-24T09:30:00-05:00", "2025-11-28T11:30:00-05:00"]
     kinds = simulator.statistics()["kinds"]
     assert {kind: kinds.get(kind) for kind in ("crumb", "probe", "chart")} == {
         "crumb": 1,

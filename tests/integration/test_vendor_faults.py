@@ -61,7 +61,8 @@ HARMLESS = [
     ("disorder", {}, 0), ("off_grid", {"every": 1}, 0), ("live_row", {}, 0),
     ("live_row", {"instead": True}, 0), ("missing_day", {"day": "2026-01-20"}, 0),
     ("duplicates", {"every": 2}, 0), ("duplicates", {"every": 2, "factor": 1.02}, 5),
-    ("gaps", {"every": 3}, 0), ("nan_rows", {"every": 2}, 5), ("high_below_low", {"every": 2}, 5),
+    ("gaps", {"every": 3}, 0), ("nan_rows", {"every": 2}, 0),
+    ("nan_rows", {"every": 2, "fields": "close"}, 5), ("high_below_low", {"every": 2}, 5),
 ]  # fmt: skip
 
 

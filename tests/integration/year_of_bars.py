@@ -44,7 +44,12 @@ def year_template(postgres: EmbeddedPostgres, migrated_template: str) -> Iterato
         with connect(settings) as connection:
             for symbol in NAMES[:WALKS]:
                 year = [(Bar(*bar), True) for bar in simulated_bars(SEED, symbol, NOW - timedelta(366), NOW)]
-                ended = [(bar, True) for bar, _ in year if bar.timestamp + timedelta(hours=1) <= NOW]
+                # Without the row that the vendor stamps with the close of a half day.
+                ended = [
+                    (bar, True)
+                    for bar, _ in year
+                    if bar.timestamp.minute == 30 and bar.timestamp + timedelta(hours=1) <= NOW
+                ]
                 market_data.claim_source(connection, "simulated")
                 market_data.upsert_bars(connection, symbol, ended, source="simulated", correlation_id="year")
         run = Run.from_command_line(None)
