@@ -27,7 +27,7 @@ from include.mltrading.config import Deployments, load_deployments
 from include.mltrading.errors import OtherHistoryError
 from include.mltrading.market.calendar import NEW_YORK, bars_of, grid, last_sessions, served_bars
 from include.mltrading.pipeline.exit_codes import EXIT_DATABASE_REFUSED, EXIT_NO_DATABASE
-from include.mltrading.pipeline.quality import AppliedSplit, Quality
+from include.mltrading.pipeline.quality import AppliedSplit, Quality, undecided_splits
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Outcome
 from include.mltrading.pipeline.task import Task, run_task
@@ -784,6 +784,27 @@ def test_refused_bars_and_splits_are_events(
         "[MLTrading] warning: 2 bars of 1 symbol refused",
         "[MLTrading] info: MSFT split 4 for 1, 120 bars restated",
     ]
+
+
+def test_a_split_that_stays_undecided_is_told_once_until_it_is_decided(
+    market: Connection, here: Settings, catcher: MailCatcher, deployments: Deployments
+) -> None:
+    tolerant = changed(deployments, memory_free_share=1e-6, disk_free_share=1e-6)
+    store_recent_bars(market)
+    market.execute(
+        "INSERT INTO corporate_actions (symbol, ex_date, kind, value, evidence)"
+        " SELECT 'MSFT', unnest(%s::date[]), 'split', 1.196, 'event'",
+        ([last_sessions(count, RUN.window_end)[0].day for count in (2, 3)],),
+    )
+    for decided in (False, False, True):
+        if decided:
+            market.execute("UPDATE corporate_actions SET restated_at = now()")
+        found = Quality([], {}, [], undecided_splits(market, ["AAPL", "MSFT"], RUN.window_end))
+        assert len(found.undecided) == (0 if decided else 1)  # the one that is three sessions old
+        left_behind(market, here, tolerant, found)
+        deliver(market, deployments)
+    subject = "MSFT: on which side of its split of 1.196 for 1 bars stand cannot be told"
+    assert catcher.subjects == [f"[MLTrading] warning: {subject}", f"[MLTrading] over: {subject}"]
 
 
 # What a task meets ------------------------------------------------------------------------------------------

@@ -168,6 +168,70 @@ def test_a_correction_of_one_bar_is_no_split(
     assert splits(database) == []
 
 
+def restatements(database: str) -> list[Row]:
+    return rows(database, "SELECT ex_date::text, ratio, reason FROM restatements ORDER BY id")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [
+        (2.0, {"times": 2}),
+        (0.1, {"except_day": "2026-01-16"}),
+        (2.0, {"except_day": "2026-01-20"}),
+        (1.196, {"restated": False}),
+    ],
+    ids=["twice", "but for a day", "but for the day before", "a spin-off, never"],
+)
+def test_history_that_the_vendor_restates_wrongly_is_stored_rightly(
+    collect: Collect, database: str, simulator: MarketSimulator, ratio: float, told: dict[str, Any]
+) -> None:
+    collect(BEFORE, START)
+    simulator.fault("split", ex_date=EX_DATE, ratio=ratio, **told)
+    for tick in (ELEVEN, CLOSE):
+        assert collect(tick).status == "ok"
+        assert_same(stored(database), truth(tick, ratio=ratio))
+    simulator.clear_faults()
+    simulator.fault("split", ex_date=EX_DATE, ratio=ratio)
+    for tick, start in ((NEXT, None), (WEEK, START)):
+        assert collect(tick, start).status == "ok"
+        assert_same(stored(database), truth(tick, ratio=ratio))
+    assert splits(database) == [(EX_DATE, ratio, True)]
+    assert restatements(database) == [(EX_DATE, ratio, "event")]
+
+
+def test_a_split_that_is_withdrawn_is_taken_back_and_both_are_on_record(
+    collect: Collect, database: str, simulator: MarketSimulator
+) -> None:
+    collect(BEFORE, START)
+    before = stored(database)
+    simulator.fault("split", ex_date=EX_DATE, ratio=2, early=True)  # in the evening before, for all of it
+    assert collect(at(21, 8)).status == "ok"
+    simulator.clear_faults()
+    assert collect(ELEVEN).status == "ok"
+    assert_same(stored(database), truth(ELEVEN))
+    assert stored(database).items() >= before.items()
+    assert splits(database) == []
+    assert restatements(database) == [(EX_DATE, 2.0, "ratio"), (EX_DATE, 0.5, "taken back")]
+    assert rows(database, "SELECT ex_date::text, value FROM corporate_action_history") == [(EX_DATE, 2.0)]
+
+
+def test_dividends_are_restated_with_the_bars_and_follow_the_vendors_corrections(
+    collect: Collect, database: str, simulator: MarketSimulator
+) -> None:
+    paid = "SELECT ex_date::text, value FROM corporate_actions WHERE kind = 'dividend' ORDER BY ex_date"
+    for day in ("2026-01-12", "2026-01-16"):
+        simulator.fault("dividend", ex_date=day, amount=0.5)
+    collect(BEFORE, START)
+    simulator.clear_faults()
+    simulator.fault("dividend", ex_date="2026-01-20", amount=0.25)  # moved, and told on the new basis
+    simulator.fault("split", ex_date=EX_DATE, ratio=2)
+    simulator.fault("dividend", ex_date="2026-01-12", amount=0.25)
+    assert collect(CLOSE).status == "ok"
+    assert rows(database, paid) == [("2026-01-12", 0.25), ("2026-01-20", 0.25)]
+    ended = "SELECT ex_date::text, value FROM corporate_action_history"
+    assert rows(database, ended) == [("2026-01-16", 0.25)]
+
+
 STEPS: list[tuple[Any, str]] = [
     (market_data, "record_split"), (market_data, "retract_bars"), (market_data, "upsert_bars"),
     (market_data, "quarantine"), (market_data, "record_dividends"),
