@@ -24,9 +24,9 @@ from airflow.providers.common.compat.sdk import DAG, TriggerRule
 from include.mltrading.airflow.deployment import dag_arguments, timetable
 from include.mltrading.airflow.operator import MarketOperator, for_each_batch
 from include.mltrading.airflow.params import data_period_param, refuse_bad_input, symbols_param
-from include.mltrading.config import load_deployments
-from include.mltrading.market.symbols import batches, read_symbols_file
-from include.mltrading.settings import Settings
+from include.mltrading.configuration.deployments import load_deployments
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.configuration.symbols import batches, read_symbols_file
 
 DAG_ID = "yahoo-production-data-collection"
 settings = Settings.from_environment()

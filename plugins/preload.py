@@ -11,4 +11,4 @@ import include.mltrading.airflow.deployment
 import include.mltrading.airflow.gate
 import include.mltrading.airflow.operator
 import include.mltrading.airflow.params
-import include.mltrading.market.symbols  # noqa: F401
+import include.mltrading.configuration.symbols  # noqa: F401

@@ -19,7 +19,7 @@ from forks import Forks
 from prepared import prepared_states
 
 from include.market_simulator import MarketSimulator
-from include.mltrading.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.standalone.postgres import EmbeddedPostgres
 
 # What a developer has exported must not reach the tests.
@@ -115,7 +115,7 @@ class Finished:
 def commands() -> Iterator[Forks]:
     """What runs the command line; test_command_line_ends.py starts it as a process of its own."""
     forks = Forks(
-        *(f"include.mltrading.{name}.*" for name in ("features", "market", "store", "pipeline", "alerts")),
+        *(f"include.mltrading.{name}.*" for name in ("market", "features", "store", "pipeline", "alerts", "operations")),
         "include.mltrading.market.calendar:preload",
     )
     yield forks

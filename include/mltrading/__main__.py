@@ -17,9 +17,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.pipeline.window import PERIODS
-from include.mltrading.settings import Settings
 
 if TYPE_CHECKING:
     from include.mltrading.pipeline.runner import Outcome
@@ -171,7 +171,7 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _collect(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.config import load_deployments
+    from include.mltrading.configuration.deployments import load_deployments
     from include.mltrading.market import calendar, yahoo
     from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch
     from include.mltrading.pipeline.collect import FETCH_SECONDS, Collection
@@ -205,12 +205,12 @@ def _collect(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _reload(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.config import load_deployments
+    from include.mltrading.configuration.deployments import load_deployments
     from include.mltrading.market import calendar, yahoo
-    from include.mltrading.pipeline import check
+    from include.mltrading.operations import check
+    from include.mltrading.operations.reload import Reload
     from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch
     from include.mltrading.pipeline.collect import FETCH_SECONDS
-    from include.mltrading.pipeline.reload import Reload
     from include.mltrading.pipeline.run import Run
     from include.mltrading.pipeline.runner import Limits
     from include.mltrading.pipeline.steps import RELOAD
@@ -239,13 +239,13 @@ def _reload(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _features(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.pipeline import check
+    from include.mltrading.cli.task import feature_limits
+    from include.mltrading.operations import check
     from include.mltrading.pipeline.batch import run_batch
     from include.mltrading.pipeline.features import FeatureComputation
     from include.mltrading.pipeline.run import Run
     from include.mltrading.pipeline.runner import run_isolated
     from include.mltrading.pipeline.steps import FEATURES
-    from include.mltrading.pipeline.task import feature_limits
 
     symbols = _symbols(options, settings)
     if options.symbols is not None:
@@ -269,7 +269,7 @@ def _features(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _check(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.pipeline import check
+    from include.mltrading.operations import check
 
     if options.run is not None:
         told = check.story(settings, options.run)
@@ -284,7 +284,7 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         lines = [f"{column:<22} {value:.1e}" for column, value in worst.items()]
         _print(options, worst, "largest relative difference per feature\n" + "\n".join(lines))
         return 0
-    from include.mltrading.config import load_deployments
+    from include.mltrading.configuration.deployments import load_deployments
     from include.mltrading.monitor.diagnosis import diagnose, in_words
     from include.mltrading.pipeline.quality import SILENT_SESSIONS, Missing, listing
 
@@ -316,8 +316,8 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _quarantine(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.market.symbols import parse_symbols
-    from include.mltrading.pipeline import quarantine
+    from include.mltrading.configuration.symbols import parse_symbols
+    from include.mltrading.operations import quarantine
 
     symbols = None if options.symbol is None else parse_symbols(options.symbol.split(","))
     timestamp = _instant(options.timestamp, "--timestamp")
@@ -372,8 +372,8 @@ def _alerts(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _archive(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.market.symbols import parse_symbols
-    from include.mltrading.pipeline import archive
+    from include.mltrading.configuration.symbols import parse_symbols
+    from include.mltrading.operations import archive
 
     symbols = None if options.symbols is None else parse_symbols(options.symbols.split(","))
     if options.paths is not None:
@@ -409,7 +409,7 @@ def _archive(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _maintain(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.pipeline.maintain import maintain
+    from include.mltrading.operations.maintain import maintain
 
     with _Progress(options) as progress:
         done = maintain(settings, options.history_days, progress.done)
@@ -440,7 +440,7 @@ def _maintain(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _validate(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.pipeline.validate import problems
+    from include.mltrading.operations.validate import problems
 
     found = problems()
     for problem in found:
@@ -451,7 +451,7 @@ def _validate(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _backup(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.pipeline import backup, retention
+    from include.mltrading.operations import backup, retention
 
     keep = retention.Keep.from_options(options.directory, options.keep_daily, options.keep_weekly)
     file = options.file
@@ -474,7 +474,7 @@ def _backup(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _restore(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.pipeline import backup, check
+    from include.mltrading.operations import backup, check
 
     with _Progress(options) as progress:
         done = backup.restore(settings, options.file, progress.stage, force=options.force)
@@ -491,8 +491,8 @@ def _restore(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _task(options: argparse.Namespace, settings: Settings) -> int:
+    from include.mltrading.cli.task import Task, run_task
     from include.mltrading.pipeline.follow import follow
-    from include.mltrading.pipeline.task import Task, run_task
 
     # There are none where a person calls it.
     if parents := [int(pid) for pid in os.environ.get("MLTRADING_TASK_PARENTS", "").split()]:
@@ -503,7 +503,7 @@ def _task(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _symbols(options: argparse.Namespace, settings: Settings) -> list[str]:
-    from include.mltrading.market.symbols import parse_symbols, read_symbols_file
+    from include.mltrading.configuration.symbols import parse_symbols, read_symbols_file
 
     if options.symbols is None:
         return read_symbols_file(settings.symbols_file)

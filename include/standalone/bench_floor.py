@@ -16,9 +16,9 @@ from datetime import datetime
 import numpy as np
 from psycopg import sql
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.features.compute import compute
 from include.mltrading.features.definitions import COLUMNS, FEATURE_VERSION
-from include.mltrading.settings import Settings
 from include.mltrading.store.arrays import as_start, copy_rows
 from include.mltrading.store.connection import connect
 from include.mltrading.store.feature_table import select_bars

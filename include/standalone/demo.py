@@ -21,10 +21,10 @@ from zoneinfo import ZoneInfo
 import psycopg
 from croniter import croniter
 
-from include.mltrading.config import DagId, load_deployments
+from include.mltrading.configuration.deployments import DagId, load_deployments
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.configuration.symbols import read_symbols_file
 from include.mltrading.errors import UsageError
-from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.settings import Settings
 from include.standalone import airflow
 from include.standalone.runs import (
     DagRun,

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from curl_cffi import requests
 
-from include.mltrading.pipeline.validate import validate
-from include.mltrading.settings import Settings
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.operations.validate import validate
 from include.standalone import airflow
 from include.standalone.demo import COLLECTION, FEATURES, LOAD, parsed, say, step, until
 from include.standalone.runs import connect_metadata

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 
+from include.mltrading.configuration.symbols import parse_symbol
 from include.mltrading.market import yahoo
 from include.mltrading.market.bars import screen
 from include.mltrading.market.calendar import grid, last_sessions
-from include.mltrading.market.symbols import parse_symbol
 
 
 def main(arguments: list[str]) -> int:

@@ -20,6 +20,7 @@ import yaml
 from psycopg import sql
 
 from include.market_simulator import MarketSimulator
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.mltrading.market.calendar import (
     NEW_YORK,
     Session,
@@ -27,7 +28,6 @@ from include.mltrading.market.calendar import (
     new_york_date,
     sessions_between,
 )
-from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.standalone.demo import COLLECTION, FEATURES, LOAD
 from include.standalone.runs import DagRun, connect_metadata, newest_run
 from include.standalone.stack import Stack

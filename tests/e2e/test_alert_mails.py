@@ -21,9 +21,9 @@ from running_installation import Installation, past_sessions, tick_of
 
 from include.market_simulator import MarketSimulator
 from include.mltrading.alerts.render import in_new_york
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.symbols import read_symbols_file
 from include.mltrading.market.calendar import NEW_YORK
-from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.standalone.demo import COLLECTION, FEATURES, LOAD, parsed
 from include.standalone.runs import DagRun, connect_metadata, newest_run
 from include.standalone.stack import Stack

@@ -117,7 +117,7 @@ def test_a_symbols_lock_holds_across_the_workers(cluster: Cluster) -> None:
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     with there.market.transaction():
         for symbol in SYMBOLS:
-            there.market.execute(query("lock_symbol"), {"symbol": symbol})
+            there.market.execute(query("bars/lock_symbol"), {"symbol": symbol})
         # Two runs of two symbols have four tasks, the workers four slots: both workers' are held up.
         load, tick = "held", there.plant(COLLECTION, tick_of(day))
         there.start(LOAD, load, period="1mo")

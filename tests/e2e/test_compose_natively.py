@@ -26,7 +26,7 @@ from mail_catcher import MailCatcher
 from redis_server import needs_redis
 
 from include.market_simulator import MarketSimulator
-from include.mltrading.settings import PROJECT_ROOT
+from include.mltrading.configuration.settings import PROJECT_ROOT
 from include.standalone.demo import LOAD
 from include.standalone.postgres import EmbeddedPostgres
 from include.standalone.stack import Stack

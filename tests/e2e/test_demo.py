@@ -13,8 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from include.mltrading.configuration.settings import PROJECT_ROOT
 from include.mltrading.features.definitions import FEATURES
-from include.mltrading.settings import PROJECT_ROOT
 from include.standalone import airflow, processes
 from include.standalone.demo import COLLECTION, LOAD, MARKET_DATABASE
 from include.standalone.demo import FEATURES as FEATURES_DAG

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.settings import Settings
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.configuration.symbols import read_symbols_file
 
 if TYPE_CHECKING:
     # Not at run time: pytest loads the module as a plugin.

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from include.market_simulator import MarketSimulator, bars
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.market.calendar import NEW_YORK, grid
 from include.mltrading.pipeline.batch import run_batch
 from include.mltrading.pipeline.collect import Collection
@@ -18,7 +19,6 @@ from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Limits, Outcome
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.window import Window
-from include.mltrading.settings import Settings
 
 SEED = 7
 LIMITS = Limits(60, 30, 60, 448)

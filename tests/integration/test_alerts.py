@@ -21,17 +21,17 @@ from include.market_simulator import MarketSimulator
 from include.mltrading.airflow import alerts, compat
 from include.mltrading.airflow.alerts import deliver
 from include.mltrading.alerts import checks
-from include.mltrading.alerts.kinds import MANNERS, Kind
 from include.mltrading.alerts.store import Alert, Details, Item, open_alert, open_alerts, record_past, resolve
-from include.mltrading.config import Deployments, load_deployments
+from include.mltrading.cli.task import Task, run_task
+from include.mltrading.configuration.alert_kinds import MANNERS, Kind
+from include.mltrading.configuration.deployments import Deployments, load_deployments
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import OtherHistoryError
 from include.mltrading.market.calendar import NEW_YORK, bars_of, grid, last_sessions, served_bars
 from include.mltrading.pipeline.exit_codes import EXIT_DATABASE_REFUSED, EXIT_NO_DATABASE
 from include.mltrading.pipeline.quality import AppliedSplit, Quality, undecided_splits
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Outcome
-from include.mltrading.pipeline.task import Task, run_task
-from include.mltrading.settings import Settings
 from include.mltrading.store import ledger, migrations
 from include.mltrading.store.connection import Connection, connect
 

@@ -14,14 +14,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from include.market_simulator import MarketSimulator
+from include.mltrading.cli.task import Task, run_task
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.market.calendar import NEW_YORK, grid
 from include.mltrading.pipeline.collect import Collection
 from include.mltrading.pipeline.exit_codes import EXIT_SKIP
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import COLLECT
-from include.mltrading.pipeline.task import Task, run_task
 from include.mltrading.pipeline.window import Window
-from include.mltrading.settings import Settings
 from include.mltrading.store import ledger
 from include.mltrading.store.connection import connect
 from tests.integration.collecting import assert_same, rows, stored, truth

@@ -19,7 +19,7 @@ from aiosmtpd.smtp import Envelope
 from cryptography.fernet import Fernet
 from forks import Forks
 
-from include.mltrading.airflow_settings import DEFAULT_FILE
+from include.mltrading.configuration.airflow_settings import DEFAULT_FILE
 from include.standalone.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.integration

@@ -21,13 +21,13 @@ import psycopg
 import pytest
 
 from include.market_simulator import MarketSimulator
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.features.definitions import COLUMNS
 from include.mltrading.market.calendar import last_sessions
 from include.mltrading.market.splits import Found
 from include.mltrading.market.yahoo import Split
-from include.mltrading.pipeline import archive
-from include.mltrading.settings import PROJECT_ROOT, Settings
+from include.mltrading.operations import archive
 from include.mltrading.store import archive as archive_rows
 from include.mltrading.store import market_data
 from include.mltrading.store.connection import connect

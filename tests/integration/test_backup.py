@@ -25,9 +25,9 @@ import yaml
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.mltrading.errors import MLTradingError, UsageError
-from include.mltrading.pipeline.backup import backup, restore
-from include.mltrading.settings import PROJECT_ROOT, Settings
+from include.mltrading.operations.backup import backup, restore
 from include.mltrading.store.connection import connect
 from include.mltrading.store.migrations import made_by_migrations, migrate, require_current_schema
 from include.standalone.postgres import READONLY, SUPERUSER, EmbeddedPostgres

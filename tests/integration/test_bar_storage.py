@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import UsageError
 from include.mltrading.market.bars import Bar, RefusedBar
-from include.mltrading.settings import Settings
 from include.mltrading.store import market_data
 from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.market_data import Written

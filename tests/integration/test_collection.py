@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from include.market_simulator import MarketSimulator, bars
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import SchemaError
 from include.mltrading.market.calendar import NEW_YORK, grid, served_bars
 from include.mltrading.pipeline.batch import run_batch
@@ -19,7 +20,6 @@ from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Limits, Outcome
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.window import Window
-from include.mltrading.settings import Settings
 
 pytestmark = [
     pytest.mark.integration,

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from include.market_simulator import MarketSimulator
-from include.mltrading.settings import Settings
+from include.mltrading.configuration.settings import Settings
 
 pytestmark = pytest.mark.integration
 

@@ -12,8 +12,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from include.mltrading.airflow.connection import libpq_variables
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import DatabaseRefusedError
-from include.mltrading.settings import Settings
 from include.mltrading.store.connection import connect
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 
-from include.mltrading.settings import Settings
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.store.connection import connect
 from include.mltrading.store.migrations import migrate
 from include.standalone.postgres import READONLY, SUPERUSER, EmbeddedPostgres

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import yaml
 
-from include.mltrading.settings import Settings
+from include.mltrading.configuration.settings import Settings
 from tests.integration.year_of_bars import NAMES
 from tests.integration.year_of_bars import year as year
 from tests.integration.year_of_bars import year_template as year_template

@@ -14,18 +14,18 @@ from bokeh_sampledata import stocks
 from numpy.typing import NDArray
 
 from include.market_simulator import bars as simulated_bars
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import MLTradingError
 from include.mltrading.features.compute import compute
 from include.mltrading.features.definitions import COLUMNS, FEATURES
 from include.mltrading.market.bars import Bar
-from include.mltrading.pipeline import check
+from include.mltrading.operations import check
 from include.mltrading.pipeline.batch import run_batch
 from include.mltrading.pipeline.features import FeatureComputation
 from include.mltrading.pipeline.publish import verify
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Limits
 from include.mltrading.pipeline.steps import FEATURES as STEP
-from include.mltrading.settings import Settings
 from include.mltrading.store import feature_table, ledger, market_data
 from include.mltrading.store.arrays import as_instants
 from include.mltrading.store.connection import Connection, connect

@@ -18,8 +18,8 @@ import psycopg
 import pytest
 
 from include.mltrading.airflow.operator import _COMMAND
+from include.mltrading.configuration.settings import PROJECT_ROOT
 from include.mltrading.pipeline.runner import parent_of
-from include.mltrading.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.integration
 

@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from include.market_simulator import bars as simulated_bars
+from include.mltrading.cli.task import feature_limits
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import MLTradingError
 from include.mltrading.market.bars import Bar
 from include.mltrading.pipeline.batch import run_batch, worst_exit_code
@@ -24,8 +26,6 @@ from include.mltrading.pipeline.features import FeatureComputation
 from include.mltrading.pipeline.publish import tally, verify
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import FEATURES
-from include.mltrading.pipeline.task import feature_limits
-from include.mltrading.settings import Settings
 from include.mltrading.store import ledger, market_data
 from include.mltrading.store.connection import Connection, connect
 from tests.left_behind import left_behind

@@ -17,6 +17,8 @@ import psycopg
 import pytest
 
 from include.market_simulator import MarketSimulator
+from include.mltrading.cli.task import Task, run_task
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import PostponedError
 from include.mltrading.market.calendar import NEW_YORK
 from include.mltrading.market.yahoo import VendorSession
@@ -25,9 +27,7 @@ from include.mltrading.pipeline.collect import Collection
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Limits, Outcome, run_isolated
 from include.mltrading.pipeline.steps import COLLECT
-from include.mltrading.pipeline.task import Task, run_task
 from include.mltrading.pipeline.window import Window
-from include.mltrading.settings import Settings
 from include.mltrading.store import request_clock
 from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.request_clock import ON_DEMAND, SCHEDULED, wait_for_slot

@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import SchemaError
 from include.mltrading.features.definitions import COLUMNS
-from include.mltrading.settings import Settings
 from include.mltrading.store.connection import connect
 from include.mltrading.store.migrations import (
     MIGRATIONS_FOLDER,

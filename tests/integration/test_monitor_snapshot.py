@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from include.mltrading.config import Deployments, load_deployments
+from include.mltrading.configuration.deployments import Deployments, load_deployments
 from include.mltrading.errors import SchemaError
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import bars_of, last_sessions

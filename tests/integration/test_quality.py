@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from include.market_simulator import MarketSimulator
+from include.mltrading.cli.task import Task, run_task
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.pipeline.quality import missing_bars, run_quality
 from include.mltrading.pipeline.run import Run
-from include.mltrading.pipeline.task import Task, run_task
-from include.mltrading.settings import Settings
 from include.mltrading.store.connection import connect
 from tests.integration.collecting import (
     FIRST,

@@ -15,8 +15,8 @@ import pytest
 from psycopg import sql
 
 from include.market_simulator import MarketSimulator, bars
-from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.symbols import read_symbols_file
 from include.mltrading.store.migrations import made_by_migrations
 from include.standalone.postgres import SUPERUSER, EmbeddedPostgres
 

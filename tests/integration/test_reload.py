@@ -13,14 +13,14 @@ import psycopg
 import pytest
 
 from include.market_simulator import MarketSimulator
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import OtherHistoryError
+from include.mltrading.operations.reload import Reload
 from include.mltrading.pipeline.batch import run_batch
-from include.mltrading.pipeline.reload import Reload
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Outcome
 from include.mltrading.pipeline.steps import RELOAD
 from include.mltrading.pipeline.window import Window
-from include.mltrading.settings import Settings
 from include.mltrading.store import ledger, market_data
 from tests.integration.collecting import LIMITS, START, Collect, Row, assert_same, at, rows, stored, truth
 from tests.integration.collecting import collect as collect

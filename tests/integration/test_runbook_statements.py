@@ -7,7 +7,7 @@ import re
 import psycopg
 import pytest
 
-from include.mltrading.settings import PROJECT_ROOT
+from include.mltrading.configuration.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.integration
 

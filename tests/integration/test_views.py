@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from include.market_simulator import bars as simulated_bars
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.mltrading.features.definitions import COLUMNS
 from include.mltrading.market.bars import Bar
 from include.mltrading.pipeline.features import FeatureComputation
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import FEATURES
-from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store import feature_table, ledger, market_data
 from include.mltrading.store.connection import Connection, connect
 from include.standalone.postgres import EmbeddedPostgres

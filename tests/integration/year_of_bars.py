@@ -13,14 +13,14 @@ import psycopg
 import pytest
 
 from include.market_simulator import bars as simulated_bars
+from include.mltrading.cli.task import feature_limits
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.features.definitions import COLUMNS
 from include.mltrading.market.bars import Bar
 from include.mltrading.pipeline.batch import run_batch
 from include.mltrading.pipeline.features import FeatureComputation
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import FEATURES
-from include.mltrading.pipeline.task import feature_limits
-from include.mltrading.settings import Settings
 from include.mltrading.store import market_data
 from include.mltrading.store.connection import connect
 from include.standalone.postgres import EmbeddedPostgres

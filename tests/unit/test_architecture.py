@@ -1,4 +1,4 @@
-"""Imports point one way: dags, plugins -> airflow, monitor -> pipeline -> market, features, store."""
+"""Imports point one way: dags, plugins, standalone -> airflow, cli -> ... -> configuration."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from include.mltrading.settings import PROJECT_ROOT
+from include.mltrading.configuration.settings import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "include" / "mltrading"
-# Part of the package -> what it must not import.
-FORBIDDEN = {
-    "market": ["airflow", "include.mltrading.store", "include.mltrading.pipeline"],
-    "features": [
-        "airflow",
-        "include.mltrading.store",
-        "include.mltrading.pipeline",
-        "include.mltrading.market",
-    ],
-    "store": ["airflow", "include.mltrading.pipeline", "include.mltrading.airflow"],
-    "pipeline": ["airflow", "include.mltrading.airflow", "include.mltrading.monitor"],
-    "alerts": ["airflow", "include.mltrading.airflow", "include.mltrading.monitor"],
-    "monitor": ["airflow", "include.mltrading.airflow"],
-    ".": ["airflow", "include.mltrading.airflow"],
-}
+# The floors, from the ground up: what stands on one imports from those below it, and within a floor from what
+# stands to its left.
+FLOORS = [
+    ["errors", "configuration"],
+    ["market", "features"],
+    ["store"],
+    ["pipeline"],
+    ["alerts", "operations", "monitor"],
+    ["cli", "__main__", "airflow"],
+]
+ORDER = {room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)}
+APART = {"features": "market", "airflow": "cli"}  # neighbours that do not know each other
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -41,22 +38,35 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def files_of(part: str) -> list[Path]:
-    files = sorted(PACKAGE.glob("*.py") if part == "." else (PACKAGE / part).rglob("*.py"))
-    assert files, f"nothing to check in {part}"
-    return files
+def room_of(module: str) -> str:
+    """The room of include.mltrading that a module stands in; "" for any other module."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["include", "mltrading"] and len(parts) > 2 else ""
 
 
-@pytest.mark.parametrize("part", FORBIDDEN)
-def test_imports_point_one_way(part: str) -> None:
+@pytest.mark.parametrize("room", ORDER)
+def test_imports_point_one_way(room: str) -> None:
+    files = [PACKAGE / f"{room}.py"] if (PACKAGE / f"{room}.py").exists() else (PACKAGE / room).rglob("*.py")
     wrong = [
         f"{path.relative_to(PACKAGE)} imports {name}"
-        for path in files_of(part)
+        for path in files
         for name in imported(path)
-        for banned in FORBIDDEN[part]
-        if name == banned or name.startswith(f"{banned}.")
+        if (other := room_of(name)) in ORDER and other != room
+        if ORDER[other] > ORDER[room] or APART.get(room) == other
     ]
     assert wrong == []
+
+
+def test_every_room_has_its_floor_and_only_one_knows_airflow() -> None:
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.stem not in ("__init__", "__pycache__")}
+    assert rooms == set(ORDER)
+    knowing = {
+        path.relative_to(PACKAGE).parts[0]
+        for path in PACKAGE.rglob("*.py")
+        for name in imported(path)
+        if name.split(".")[0] == "airflow"
+    }
+    assert knowing == {"airflow"}
 
 
 def test_the_product_never_imports_the_simulator_or_the_bare_machine_commands() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from include.mltrading.__main__ import main
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import MLTradingError, UsageError
-from include.mltrading.pipeline import archive, backup
-from include.mltrading.pipeline.retention import Keep, kept_of, new_file, prune
-from include.mltrading.settings import Settings
+from include.mltrading.operations import archive, backup
+from include.mltrading.operations.retention import Keep, kept_of, new_file, prune
 
 NEWEST = datetime(2026, 3, 11, 2, 30, tzinfo=UTC)  # a Wednesday
 NIGHTS = [NEWEST - timedelta(days=days) for days in range(100)]

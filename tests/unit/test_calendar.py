@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import UsageError
 from include.mltrading.market.calendar import (
     NEW_YORK,
@@ -19,7 +20,6 @@ from include.mltrading.market.calendar import (
     served_bars,
     sessions_between,
 )
-from include.mltrading.settings import Settings
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from include.mltrading import __main__ as command_line
-from include.mltrading.settings import PROJECT_ROOT
+from include.mltrading.configuration.settings import PROJECT_ROOT
 
 VALIDATE = (sys.executable, "-m", "include.mltrading", "validate")
 

@@ -21,9 +21,9 @@ from airflow.serialization.serialized_objects import SerializedDAG
 from jinja2 import Environment
 
 from include.mltrading.airflow import alerts
-from include.mltrading.airflow_settings import load_settings
-from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.airflow_settings import load_settings
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.symbols import read_symbols_file
 
 LOAD = "complete-data-and-features-ondemand"
 COLLECTION = "yahoo-production-data-collection"

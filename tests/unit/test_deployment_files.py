@@ -21,7 +21,7 @@ from compose_files import COMPOSE, OVERRIDE, ROOT, VARIABLE, env_file, ignored_b
 
 from include.mltrading.__main__ import _parser
 from include.mltrading.airflow.apply_settings import main
-from include.mltrading.airflow_settings import AirflowSettings, load_settings
+from include.mltrading.configuration.airflow_settings import AirflowSettings, load_settings
 from include.mltrading.errors import UsageError
 
 SETTINGS = "airflow_settings.yaml"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from include.mltrading.config import load_deployments
+from include.mltrading.configuration.deployments import load_deployments
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import UsageError
-from include.mltrading.settings import Settings
 
 # The names, schedules and figures of the deployment guide that this system carries out.
 GUIDE: dict[str, Any] = {

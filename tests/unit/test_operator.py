@@ -17,8 +17,8 @@ from psycopg.pq import Conninfo
 from include.mltrading.airflow import alerts, operator
 from include.mltrading.airflow import connection as connection_module
 from include.mltrading.airflow.operator import MarketOperator
-from include.mltrading.pipeline.task import Task
-from include.mltrading.settings import PROJECT_ROOT
+from include.mltrading.cli.task import Task
+from include.mltrading.configuration.settings import PROJECT_ROOT
 
 TICK = datetime(2026, 1, 21, 16, tzinfo=UTC)
 SECRET = "never-to-be-seen"

@@ -13,9 +13,9 @@ import pytest
 from airflow.cli.cli_parser import get_parser
 
 from include.mltrading.__main__ import _parser
-from include.mltrading.alerts.kinds import Kind
-from include.mltrading.config import DagId
-from include.mltrading.settings import PROJECT_ROOT
+from include.mltrading.configuration.alert_kinds import Kind
+from include.mltrading.configuration.deployments import DagId
+from include.mltrading.configuration.settings import PROJECT_ROOT
 
 DOCUMENTS = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
 RUNBOOK = PROJECT_ROOT / "docs" / "runbook.md"

@@ -18,10 +18,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from include.mltrading.configuration.settings import PROJECT_ROOT
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.pipeline import runner as isolated
 from include.mltrading.pipeline.runner import Limits, Outcome, run_isolated
-from include.mltrading.settings import PROJECT_ROOT
 from tests.left_behind import left_behind
 
 # Generous to what ends by itself, also on a busy machine.

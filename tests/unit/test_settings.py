@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import UsageError
-from include.mltrading.settings import Settings
 
 
 def test_defaults_hold_without_any_variable() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from include.mltrading.cli.task import Task, run_task
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.configuration.symbols import MAX_BATCHES
 from include.mltrading.errors import UsageError
 from include.mltrading.pipeline.run import Run
-from include.mltrading.pipeline.task import MAX_BATCHES, Task, run_task
-from include.mltrading.settings import Settings
 
 TASK = Task("plan_symbols", Run("dag", "run", 1, datetime(2026, 1, 21, 16, tzinfo=UTC)), manual=True)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.configuration.symbols import batches, parse_symbol, parse_symbols, read_symbols_file
 from include.mltrading.errors import UsageError
-from include.mltrading.market.symbols import batches, parse_symbol, parse_symbols, read_symbols_file
-from include.mltrading.settings import Settings
 
 
 def test_the_shipped_universe_is_a_hundred_symbols() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from include.mltrading.pipeline import validate
-from include.mltrading.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.operations import validate
 from include.mltrading.store import migrations
 
 Write = Callable[[Callable[[dict[str, Any]], object]], list[str]]
@@ -186,16 +187,16 @@ def test_two_files_with_one_dag_and_a_file_without_are_named(
 
 
 def test_sql_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in validate.SQL_FOLDER.glob("*.sql"):
-        (tmp_path / path.name).write_text(path.read_text())
-    (tmp_path / "lock_symbol.sql").write_text("")
-    (tmp_path / "upsert_features.sql").write_bytes(b"-- caf\xe9")
+    shutil.copytree(validate.SQL_FOLDER, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "bars/lock_symbol.sql").write_text("")
+    (tmp_path / "features/upsert_features.sql").write_bytes(b"-- caf\xe9")
     (tmp_path / "roles.sql").unlink()
     monkeypatch.setattr(validate, "SQL_FOLDER", tmp_path)
     folder = tmp_path / "migrations"
+    shutil.rmtree(folder)
     folder.mkdir()
     monkeypatch.setattr(validate, "available", lambda: migrations.available(folder))
-    [none, empty, missing, latin] = validate.problems({})
+    [none, empty, latin, missing] = validate.problems({})
     assert "migrations: has no migration" in none
     assert "lock_symbol.sql holds nothing" in empty
     assert "roles.sql is missing" in missing
@@ -211,10 +212,9 @@ def test_sql_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_missing_statement_and_a_missing_column_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for path in validate.SQL_FOLDER.glob("*.sql"):
-        (tmp_path / path.name).write_text(path.read_text())
-    (tmp_path / "lock_symbol.sql").unlink()
-    (tmp_path / "archive_take.sql").unlink()
+    shutil.copytree(validate.SQL_FOLDER, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "bars/lock_symbol.sql").unlink()
+    (tmp_path / "archive/archive_take.sql").unlink()
     monkeypatch.setattr(validate, "SQL_FOLDER", tmp_path)
     monkeypatch.setattr(validate, "COLUMNS", (*validate.COLUMNS, "another"))
     found = validate.problems({})
@@ -227,8 +227,9 @@ def test_a_missing_statement_and_a_missing_column_are_named(
 
 def test_no_statement_lies_unused_in_the_sql_folder() -> None:
     code = "".join(path.read_text() for path in (PROJECT_ROOT / "include" / "mltrading").rglob("*.py"))
-    unused = [path.stem for path in validate.SQL_FOLDER.glob("*.sql") if f'"{path.stem}"' not in code]
-    assert unused == []
+    names = [str(path.relative_to(validate.SQL_FOLDER).with_suffix("")) for path in
+             validate.SQL_FOLDER.glob("*/*.sql") if path.parent.name != "migrations"]  # fmt: skip
+    assert [name for name in names if f'"{name}"' not in code] == []
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
@@ -457,7 +458,7 @@ def test_everything_that_starts_validates_first() -> None:
     assert "make lint" in (PROJECT_ROOT / ".ci" / "run").read_text()
     for name, function in (
         ("include/standalone/run.py", "main"),
-        ("include/mltrading/pipeline/task.py", "_prepare_database"),
+        ("include/mltrading/cli/task.py", "_prepare_database"),
     ):
         [body] = [
             node for node in ast.parse((PROJECT_ROOT / name).read_text()).body

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from include.mltrading.airflow import compat
 from include.mltrading.airflow.compat import InstanceFacts, RunFacts
 from include.mltrading.airflow.connection import libpq_keywords
-from include.mltrading.config import DagId, Deployments, load_deployments
+from include.mltrading.configuration.deployments import DagId, Deployments, load_deployments
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.configuration.symbols import batches, read_symbols_file
 from include.mltrading.errors import DatabaseRefusedError, DatabaseUnreachableError, MLTradingError
-from include.mltrading.market.symbols import batches, read_symbols_file
-from include.mltrading.settings import Settings
 
 if TYPE_CHECKING:
     from include.mltrading.alerts.store import Alert
@@ -387,9 +387,9 @@ def _not_started(deployments: Deployments, now: datetime) -> list[Alert]:
 
 def database_failed(run: RunFacts | None, text: str, *, refused: bool, deployments: Deployments) -> None:
     """Mail that the market database cannot be reached, once per run and quiet period."""
-    from include.mltrading.alerts.kinds import MANNERS, Kind
     from include.mltrading.alerts.render import compose
     from include.mltrading.alerts.store import Due
+    from include.mltrading.configuration.alert_kinds import MANNERS, Kind
 
     kind: Kind = "database_refused" if refused else "database_unreachable"
     now = datetime.now(UTC)

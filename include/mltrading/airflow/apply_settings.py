@@ -20,7 +20,7 @@ from typing import Any
 
 from cryptography.fernet import InvalidToken
 
-from include.mltrading.airflow_settings import (
+from include.mltrading.configuration.airflow_settings import (
     DEFAULT_FILE,
     AirflowSettings,
     ConnectionSetting,

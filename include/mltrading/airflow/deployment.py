@@ -9,7 +9,7 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 
 from include.mltrading.airflow.alerts import dag_callbacks
 from include.mltrading.airflow.compat import access_control
-from include.mltrading.config import DagId, Deployments
+from include.mltrading.configuration.deployments import DagId, Deployments
 
 
 def dag_arguments(deployments: Deployments, dag_id: DagId) -> dict[str, Any]:

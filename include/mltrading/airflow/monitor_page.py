@@ -23,13 +23,13 @@ from psycopg_pool import PoolTimeout
 
 from include.mltrading.airflow.compat import map_index_of, newest_runs
 from include.mltrading.airflow.connection import CONNECTION_ID, libpq_keywords
-from include.mltrading.config import DagId, Deployments, load_deployments
+from include.mltrading.configuration.deployments import DagId, Deployments, load_deployments
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.symbols import parse_symbol, read_symbols_file
 from include.mltrading.errors import DatabaseRefusedError, MLTradingError, SchemaError, UsageError
-from include.mltrading.market.symbols import parse_symbol, read_symbols_file
 from include.mltrading.monitor.health import Word, health
 from include.mltrading.monitor.snapshot import PARTS, FinishedRuns, Part, snapshot
 from include.mltrading.monitor.symbol import MOST_SESSIONS, symbol_page
-from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.pool import ReadPool, SlowDatabaseError
 

@@ -26,9 +26,9 @@ from include.mltrading.airflow.alerts import nothing_was_started, task_failed
 from include.mltrading.airflow.compat import run_type, was_attempted, window_end
 from include.mltrading.airflow.connection import libpq_variables
 from include.mltrading.airflow.watch import watched
+from include.mltrading.configuration.settings import PROJECT_ROOT
 from include.mltrading.errors import DatabaseRefusedError, UsageError
 from include.mltrading.pipeline.exit_codes import EXIT_DATABASE_REFUSED, EXIT_HOPELESS, EXIT_NO_DATABASE
-from include.mltrading.settings import PROJECT_ROOT
 
 # setpriv: when the Airflow task process is killed, the work is told to stop too. timeout: the backstop for
 # a process that does not react, a little before Airflow's own limit, which sends no second signal. The work

@@ -19,7 +19,7 @@ from flask import Blueprint, current_app, flash, request
 from werkzeug.datastructures import CombinedMultiDict, MultiDict
 
 from include.mltrading.airflow.params import TOO_DEEP, find_problem
-from include.mltrading.config import DagId
+from include.mltrading.configuration.deployments import DagId
 from include.mltrading.errors import UsageError
 from include.mltrading.pipeline.window import parse_instant
 

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from include.mltrading.airflow import alerts, compat
-from include.mltrading.config import load_deployments
-from include.mltrading.settings import Settings
+from include.mltrading.configuration.deployments import load_deployments
+from include.mltrading.configuration.settings import Settings
 
 _EVERY_SECONDS = 60.0
 

@@ -19,7 +19,9 @@ import psycopg
 
 from include.mltrading.alerts.render import in_new_york
 from include.mltrading.alerts.store import Alert, Details, Item, open_alert, open_alerts, report, resolve
-from include.mltrading.config import DagId, Deployments
+from include.mltrading.configuration.deployments import DagId, Deployments
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.symbols import read_symbols_file
 from include.mltrading.errors import (
     EditedMigrationError,
     MixedSourcesError,
@@ -30,7 +32,6 @@ from include.mltrading.errors import (
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import bars_of, is_trading_time, last_sessions, market_time_ago
 from include.mltrading.market.splits import TAKEN_BACK
-from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.pipeline.quality import (
     SESSIONS,
     SILENT_SESSIONS,
@@ -45,7 +46,6 @@ from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Outcome
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.window import earliest
-from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store import ledger
 from include.mltrading.store.connection import Connection, connect, database_errors
 from include.mltrading.store.queries import query
@@ -159,7 +159,7 @@ def _silent(
     connection: Connection, deployments: Deployments, run: Run, asked: Sequence[str], universe: Sequence[str]
 ) -> list[str]:
     """Tell of symbols that have no new bars any more; those of which it was told. asked: in this run."""
-    rows = connection.execute(query("newest_bars"), {"symbols": list(universe)})
+    rows = connection.execute(query("bars/newest_bars"), {"symbols": list(universe)})
     newest = {symbol: start for symbol, start, _ in rows}
     found = silent_symbols(newest, run.window_end)
     told = [it.details.symbols[0] for it in open_alerts(connection, ["symbol_silent"])]
@@ -296,7 +296,7 @@ def _timeouts(deployments: Deployments, run: Run, step: str, slow: list[str], to
 
 
 def _connections(connection: Connection, deployments: Deployments) -> Alert | None:
-    row = connection.execute(query("own_connections")).fetchone()
+    row = connection.execute(query("alerts/own_connections")).fetchone()
     share = deployments.alerts.thresholds.connections_share
     if row is None or row[0] <= share * row[1]:
         return None
@@ -369,7 +369,7 @@ def after_batch(
             open_alert(connection, _mixed(run, mixed), deployments.alerts)
         if unreachable is not None:
             served, failed = connection.execute(
-                query("symbols_tried"), {"dag_id": run.dag_id, "run_id": run.run_id, "step": COLLECT}
+                query("ledger/symbols_tried"), {"dag_id": run.dag_id, "run_id": run.run_id, "step": COLLECT}
             ).fetchone() or (0, 0)
             if not served and failed >= min(_ENOUGH, asked):
                 open_alert(connection, _unreachable(run, unreachable, failed), deployments.alerts)
@@ -462,7 +462,7 @@ def _stale_bars(
     connection: Connection, deployments: Deployments, symbols: Sequence[str], now: datetime
 ) -> Alert | None:
     expected = _expected_bar(deployments, COLLECTION, now)
-    rows = connection.execute(query("newest_bars"), {"symbols": list(symbols)})
+    rows = connection.execute(query("bars/newest_bars"), {"symbols": list(symbols)})
     silent = {it.details.symbols[0] for it in open_alerts(connection, ["symbol_silent"])}
     # A symbol that never had a bar is told by the failure of its collection, one that has no new ones once.
     behind = [
@@ -486,7 +486,7 @@ def _stale_features(
     expected = _expected_bar(deployments, FEATURES_DAG, now)
     threshold = timedelta(hours=deployments.deployments[FEATURES_DAG].alert_threshold_hours)
     behind = connection.execute(
-        query("features_behind"),
+        query("features/features_behind"),
         {
             "symbols": list(symbols),
             "feature_version": FEATURE_VERSION,

@@ -16,9 +16,9 @@ from typing import Any
 from include.mltrading.alerts import smtp
 from include.mltrading.alerts.render import compose
 from include.mltrading.alerts.samples import samples
-from include.mltrading.config import load_deployments
+from include.mltrading.configuration.deployments import load_deployments
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.mltrading.errors import MLTradingError, UsageError
-from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import connect
 from include.mltrading.store.migrations import require_current_schema
 from include.mltrading.store.queries import query
@@ -35,7 +35,7 @@ def listed(settings: Settings, since: timedelta) -> list[dict[str, Any]]:
     """The alerts that are open, or whose mail is due, or that were opened in that time; the oldest first."""
     with connect(settings) as connection:
         require_current_schema(connection)
-        cursor = connection.execute(query("list_alerts"), {"since": since})
+        cursor = connection.execute(query("alerts/list_alerts"), {"since": since})
         names = [column.name for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor]
 

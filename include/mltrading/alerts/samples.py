@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from include.mltrading.alerts.kinds import MANNERS, Kind
 from include.mltrading.alerts.store import Details, Due, Item
+from include.mltrading.configuration.alert_kinds import MANNERS, Kind
 
 _LOG = "http://localhost:8080/dags/yahoo-production-data-collection/grid?dag_run_id=sample"
 _RUN = [

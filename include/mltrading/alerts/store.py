@@ -9,8 +9,8 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from include.mltrading.alerts.kinds import MANNERS, Kind, Severity
-from include.mltrading.config import Alerts
+from include.mltrading.configuration.alert_kinds import MANNERS, Kind, Severity
+from include.mltrading.configuration.deployments import Alerts
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import query
 from include.mltrading.store.text import storable
@@ -138,28 +138,28 @@ def open_alert(
         "told": told,
     }
     with connection.transaction():
-        connection.execute(query("lock_alert"), {"key": alert.key})
-        if connection.execute(query("see_alert"), values).rowcount:
+        connection.execute(query("alerts/lock_alert"), {"key": alert.key})
+        if connection.execute(query("alerts/see_alert"), values).rowcount:
             return False
-        return connection.execute(query("open_alert"), values).rowcount == 1
+        return connection.execute(query("alerts/open_alert"), values).rowcount == 1
 
 
 def record_past(connection: Connection, alert: Alert, opened_at: datetime, sent_at: datetime | None) -> None:
     """Record what could not be while it lasted; sent_at: when it was mailed, None = it is to be."""
     connection.execute(
-        query("record_past_alert"), {**alert.columns(), "opened_at": opened_at, "sent_at": sent_at}
+        query("alerts/record_past_alert"), {**alert.columns(), "opened_at": opened_at, "sent_at": sent_at}
     )
 
 
 def resolve(connection: Connection, keys: Iterable[str], *, quietly: bool = False) -> list[str]:
     """Record that these are over; the keys of those that were open. quietly: nobody is told."""
-    rows = connection.execute(query("resolve_alerts"), {"keys": list(keys), "quietly": quietly})
+    rows = connection.execute(query("alerts/resolve_alerts"), {"keys": list(keys), "quietly": quietly})
     return [row[0] for row in rows]
 
 
 def open_alerts(connection: Connection, kinds: Sequence[Kind] | None = None) -> list[Open]:
     """The open alerts (of these kinds), the oldest first."""
-    rows = connection.execute(query("open_alerts"), {"kinds": None if kinds is None else list(kinds)})
+    rows = connection.execute(query("alerts/open_alerts"), {"kinds": None if kinds is None else list(kinds)})
     return [Open(Details.from_json(document), *others) for document, *others in rows]
 
 
@@ -173,12 +173,12 @@ def report(connection: Connection, looked_at: Mapping[str, Alert | None], manner
 
 def database_was_blamed(connection: Connection, run_id: str) -> bool:
     """Whether a mail about the database has named the run."""
-    return connection.execute(query("run_told_of_database"), {"run_id": run_id}).fetchone() == (True,)
+    return connection.execute(query("alerts/run_told_of_database"), {"run_id": run_id}).fetchone() == (True,)
 
 
 def claim_mail(connection: Connection) -> Due | None:
     """Take the next alert whose mail is to be sent; None when there is none."""
-    row = connection.execute(query("claim_mail")).fetchone()
+    row = connection.execute(query("alerts/claim_mail")).fetchone()
     if row is None:
         return None
     document, *others = row
@@ -187,9 +187,9 @@ def claim_mail(connection: Connection) -> Due | None:
 
 def mail_sent(connection: Connection, due: Due) -> None:
     """The mail server took the mail."""
-    connection.execute(query("mail_sent"), {"id": due.id})
+    connection.execute(query("alerts/mail_sent"), {"id": due.id})
 
 
 def mail_not_sent(connection: Connection, due: Due, pause: float) -> None:
     """The mail server did not; who sends after the pause (seconds), this one or another, tries again."""
-    connection.execute(query("mail_not_sent"), {"id": due.id, "pause": timedelta(seconds=pause)})
+    connection.execute(query("alerts/mail_not_sent"), {"id": due.id, "pause": timedelta(seconds=pause)})

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import UsageError
-from include.mltrading.settings import Settings
 
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
 
-    from include.mltrading.config import SpecialDay
+    from include.mltrading.configuration.deployments import SpecialDay
 
 NEW_YORK = ZoneInfo("America/New_York")
 BAR = timedelta(hours=1)
@@ -182,7 +182,9 @@ def _changes() -> Mapping[date, SpecialDay]:
 
 @lru_cache(maxsize=2)
 def _changes_in(file: Path, changed_at: int) -> Mapping[date, SpecialDay]:
-    from include.mltrading.config import load_deployments  # pydantic costs what no feature child needs
+    from include.mltrading.configuration.deployments import (
+        load_deployments,  # pydantic costs what no feature child needs
+    )
 
     return {special.day: special for special in load_deployments(file).exchange.special_days}
 

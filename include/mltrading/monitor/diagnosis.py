@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.mltrading.config import Deployments, load_deployments
-from include.mltrading.market.symbols import read_symbols_file
+from include.mltrading.configuration.deployments import Deployments, load_deployments
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.configuration.symbols import read_symbols_file
 from include.mltrading.monitor.snapshot import Health, Pipeline, Timing, plain, snapshot
-from include.mltrading.pipeline import check
-from include.mltrading.settings import Settings
+from include.mltrading.operations import check
 from include.mltrading.store.connection import connect
 from include.mltrading.store.queries import query
 
@@ -59,7 +59,10 @@ def diagnose(settings: Settings) -> Diagnosis:
     # So long may a mapped task of the DAGs take, and as long again passes until nobody can be at work.
     longest = max(timedelta(hours=1), timedelta(minutes=2 * (8 + 2 * settings.symbols_per_task)))
     with connect(settings) as connection:
-        left = [LeftRunning(*row) for row in connection.execute(query("left_running"), {"longest": longest})]
+        left = [
+            LeftRunning(*row)
+            for row in connection.execute(query("ledger/left_running"), {"longest": longest})
+        ]
         seen = snapshot(
             connection, deployments, symbols, datetime.now(UTC), ("pipelines", "performance", "health")
         )

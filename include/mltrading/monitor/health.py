@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from include.mltrading.config import Deployments
+from include.mltrading.configuration.deployments import Deployments
 from include.mltrading.monitor.snapshot import read_only, stale_before
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import query
@@ -21,7 +21,7 @@ def health(connection: Connection, deployments: Deployments, symbols: Sequence[s
     """
     with read_only(connection):
         row = connection.execute(
-            query("monitor_current_symbols"),
+            query("monitor/monitor_current_symbols"),
             {"symbols": list(symbols), "since": stale_before(deployments, now)},
         ).fetchone()
     current = row[0] if row else 0

@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from include.mltrading.settings import PROJECT_ROOT
+from include.mltrading.configuration.settings import PROJECT_ROOT
 
 
 @dataclass(frozen=True)

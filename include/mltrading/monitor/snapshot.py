@@ -13,11 +13,11 @@ from zoneinfo import ZoneInfo
 from croniter import croniter
 from psycopg import IsolationLevel
 
-from include.mltrading.config import DagId, Deployments
+from include.mltrading.configuration.deployments import DagId, Deployments
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import bars_of, grid, last_sessions, market_time_ago
 from include.mltrading.monitor.machine import Disk, Memory, disks, memory
-from include.mltrading.pipeline.check import CHECKED_SESSIONS
+from include.mltrading.operations.check import CHECKED_SESSIONS
 from include.mltrading.pipeline.quality import silent_symbols
 from include.mltrading.pipeline.steps import COLLECT, FEATURES
 from include.mltrading.store.connection import Connection
@@ -293,7 +293,7 @@ def snapshot(
     with read_only(connection):
         require_current_schema(connection)
         source, bars, tries, first_run = connection.execute(
-            query("monitor_state"), {"now": now}
+            query("monitor/monitor_state"), {"now": now}
         ).fetchone() or (None, False, False, False)
         finished = finished or FinishedRuns()
         runs = {} if set(parts) == {"freshness"} else _runs(connection, deployments, now, finished)
@@ -347,7 +347,7 @@ def _runs(
 ) -> dict[str, list[Run]]:
     """The runs of each shown DAG, newest first: the last ones, and all of a week."""
     found = connection.execute(
-        query("monitor_newest_runs"),
+        query("monitor/monitor_newest_runs"),
         {
             "dag_ids": list(shown_pipelines(deployments)),
             "runs": SHOWN_RUNS,
@@ -364,7 +364,7 @@ def _runs(
             steps = []
         counted[dag_id, run_id] = steps
     asked = {"dag_ids": [dag_id for dag_id, _ in uncounted], "run_ids": [run_id for _, run_id in uncounted]}
-    for dag_id, run_id, *step in connection.execute(query("monitor_steps"), asked):
+    for dag_id, run_id, *step in connection.execute(query("monitor/monitor_steps"), asked):
         counted[dag_id, run_id].append(Step(*step))
     finished.keep({(row[0], row[1]): (row[3], counted[row[0], row[1]]) for row in found})
     runs: dict[str, list[Run]] = {}
@@ -430,7 +430,7 @@ def _performance(connection: Connection, deployments: Deployments, runs: dict[st
         )
     last = [(dag_id, of_dag[0].run_id) for dag_id, of_dag in runs.items()]
     rows = connection.execute(
-        query("monitor_costs"),
+        query("monitor/monitor_costs"),
         {"dag_ids": [dag_id for dag_id, _ in last], "run_ids": [run_id for _, run_id in last]},
     )
     return Performance(timings, sorted((Cost(*row) for row in rows), key=lambda cost: -cost.seconds))
@@ -461,7 +461,7 @@ def _freshness(
         if end <= until
     ]
     rows = connection.execute(
-        query("monitor_symbols"),
+        query("monitor/monitor_symbols"),
         {
             "symbols": list(symbols),
             "feature_version": FEATURE_VERSION,
@@ -524,10 +524,10 @@ def _symbol(
 
 def _health(connection: Connection, runs: dict[str, list[Run]], now: datetime) -> Health:
     size, quarantined, quarantined_day = connection.execute(
-        query("monitor_database"), {"now": now}
+        query("monitor/monitor_database"), {"now": now}
     ).fetchone() or (0, 0, 0)
-    used, limit = connection.execute(query("own_connections")).fetchone() or (0, 0)
-    alerts = connection.execute(query("monitor_alerts"), {"most": _SHOWN_ALERTS}).fetchall()
+    used, limit = connection.execute(query("alerts/own_connections")).fetchone() or (0, 0)
+    alerts = connection.execute(query("monitor/monitor_alerts"), {"most": _SHOWN_ALERTS}).fetchall()
     written = [
         (step.step, run.started_at, step.rows_written)
         for of_dag in runs.values()
@@ -538,7 +538,7 @@ def _health(connection: Connection, runs: dict[str, list[Run]], now: datetime) -
         size,
         used,
         limit,
-        [Table(*row) for row in connection.execute(query("monitor_tables"))],
+        [Table(*row) for row in connection.execute(query("monitor/monitor_tables"))],
         [
             Growth(
                 step,
@@ -549,7 +549,7 @@ def _health(connection: Connection, runs: dict[str, list[Run]], now: datetime) -
         ],
         memory(),
         disks(),
-        [RateLimit(*row) for row in connection.execute(query("monitor_rate_limit"))],
+        [RateLimit(*row) for row in connection.execute(query("monitor/monitor_rate_limit"))],
         [OpenAlert(*row[:-1]) for row in alerts],
         alerts[0][-1] if alerts else 0,
         quarantined,
@@ -559,5 +559,5 @@ def _health(connection: Connection, runs: dict[str, list[Run]], now: datetime) -
 
 
 def _last_backup(connection: Connection) -> datetime | None:
-    row = connection.execute(query("last_backup")).fetchone()
+    row = connection.execute(query("backup/last_backup")).fetchone()
     return row[0] if row else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from include.mltrading.config import Deployments
+from include.mltrading.configuration.deployments import Deployments
 from include.mltrading.market.calendar import bars_of, last_sessions
 from include.mltrading.monitor.snapshot import plain, read_only, shown_pipelines
 from include.mltrading.store.connection import Connection
@@ -84,16 +84,16 @@ def symbol_page(
         require_current_schema(connection)
         days = last_sessions(sessions, now)
         key = {"symbol": symbol, "since": days[0].open}
-        rows = connection.execute(query("monitor_symbol_bars"), key).fetchall()
+        rows = connection.execute(query("monitor/monitor_symbol_bars"), key).fetchall()
         first = oldest_bar(connection, symbol)
-        quarantined = connection.execute(query("monitor_symbol_quarantined"), key).fetchall()
-        revised = connection.execute(query("monitor_symbol_revised"), key).fetchall()
+        quarantined = connection.execute(query("monitor/monitor_symbol_quarantined"), key).fetchall()
+        revised = connection.execute(query("monitor/monitor_symbol_revised"), key).fetchall()
         runs = connection.execute(
-            query("monitor_newest_runs"),
+            query("monitor/monitor_newest_runs"),
             {"dag_ids": list(shown_pipelines(deployments)), "runs": _RUNS, "since": now, "most": _RUNS},
         ).fetchall()
         tries = connection.execute(
-            query("monitor_symbol_tries"),
+            query("monitor/monitor_symbol_tries"),
             {"symbol": symbol, "dag_ids": [row[0] for row in runs], "run_ids": [row[1] for row in runs]},
         ).fetchall()
     bars = {name: [row[index] for row in rows] for index, name in enumerate(COLUMNS)}

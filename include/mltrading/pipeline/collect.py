@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import MLTradingError, NoBarsError, UsageError
 from include.mltrading.market.bars import Bar, RefusedBar, hours_without_trade, screen
 from include.mltrading.market.calendar import (
@@ -26,7 +27,6 @@ from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.vendor import REQUEST_SECONDS, Vendor
 from include.mltrading.pipeline.window import HEALED_SESSIONS, Window, earliest
-from include.mltrading.settings import Settings
 from include.mltrading.store import ledger, market_data
 from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.request_clock import ON_DEMAND

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.features.compute import compute
 from include.mltrading.features.definitions import COLUMNS, FEATURE_VERSION
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import FEATURES
-from include.mltrading.settings import Settings
 from include.mltrading.store import feature_table, ledger, market_data
 from include.mltrading.store.arrays import Starts, as_start
 from include.mltrading.store.connection import Connection, connect

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import VerdictError
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import FEATURES
-from include.mltrading.settings import Settings
 from include.mltrading.store import feature_table, ledger
 from include.mltrading.store.connection import connect
 

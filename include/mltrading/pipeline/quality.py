@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.market.calendar import bars_of, last_sessions, new_york_date, sessions_between
 from include.mltrading.market.splits import TAKEN_BACK
 from include.mltrading.pipeline.run import Run
-from include.mltrading.settings import Settings
 from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.queries import query
 
@@ -102,7 +102,7 @@ def missing_bars(
         if end + finality_delay <= until
     ]
     rows = connection.execute(
-        query("missing_bars"),
+        query("bars/missing_bars"),
         {
             "symbols": list(symbols),
             "timestamps": [start for start, _ in expected],
@@ -144,7 +144,7 @@ def withheld_hours(
     lacking = defaultdict[datetime, list[str]](list)
     quiet = defaultdict[datetime, int](int)
     for symbol, hour, is_quiet in connection.execute(
-        query("missing_hours"), {"symbols": list(symbols), "timestamps": hours}
+        query("bars/missing_hours"), {"symbols": list(symbols), "timestamps": hours}
     ):
         lacking[hour].append(symbol)
         quiet[hour] += is_quiet
@@ -176,8 +176,8 @@ def run_quality(settings: Settings, run: Run, symbols: Sequence[str], finality_d
     with connect(settings) as connection:
         return Quality(
             missing_bars(connection, symbols, run.window_end, finality_delay=finality_delay),
-            {symbol: count for symbol, count in connection.execute(query("refused_by_run"), key)},
-            [AppliedSplit(*row) for row in connection.execute(query("splits_by_run"), key)],
+            {symbol: count for symbol, count in connection.execute(query("quarantine/refused_by_run"), key)},
+            [AppliedSplit(*row) for row in connection.execute(query("corporate_actions/splits_by_run"), key)],
             undecided_splits(connection, symbols, run.window_end),
         )
 
@@ -185,7 +185,9 @@ def run_quality(settings: Settings, run: Run, symbols: Sequence[str], finality_d
 def undecided_splits(connection: Connection, symbols: Sequence[str], until: datetime) -> list[UndecidedSplit]:
     """The symbols' splits that have been undecided for so many sessions that people should look."""
     since = last_sessions(SESSIONS, until)[0].day
-    rows = connection.execute(query("undecided_splits"), {"symbols": list(symbols), "since": since})
+    rows = connection.execute(
+        query("corporate_actions/undecided_splits"), {"symbols": list(symbols), "since": since}
+    )
     return [UndecidedSplit(*row) for row in rows]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import (
     AccessDeniedError,
     MalformedReplyError,
@@ -22,7 +23,6 @@ from include.mltrading.errors import (
 )
 from include.mltrading.market import yahoo
 from include.mltrading.market.yahoo import VendorReply
-from include.mltrading.settings import Settings
 from include.mltrading.store import market_data, request_clock
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.vendor_session import SharedSession

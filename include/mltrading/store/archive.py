@@ -56,12 +56,14 @@ def prepare(connection: Connection) -> None:
     """Make the tables in which rows are staged; they go with the connection."""
     for table in TABLES:
         for staged in (_staged(table), _returned(table)):
-            connection.execute(_composed("archive_stage", staged=staged, table=table))
+            connection.execute(_composed("archive/archive_stage", staged=staged, table=table))
 
 
 def stored(connection: Connection, symbols: list[str] | None) -> list[Stored]:
     """What is stored of the symbols; None: of all that were ever collected."""
-    return [Stored(*row) for row in connection.execute(query("archive_candidates"), {"symbols": symbols})]
+    return [
+        Stored(*row) for row in connection.execute(query("archive/archive_candidates"), {"symbols": symbols})
+    ]
 
 
 def take_out(connection: Connection, symbol: str, before: datetime) -> None:
@@ -71,11 +73,11 @@ def take_out(connection: Connection, symbol: str, before: datetime) -> None:
     """
     for table in TABLES:
         connection.execute(
-            _composed("archive_take", table=table, staged=_staged(table)),
+            _composed("archive/archive_take", table=table, staged=_staged(table)),
             {"symbol": symbol, "before": before},
         )
     connection.execute(
-        _composed("archive_keep_lookback", bars=_staged(BARS), lookback=_staged(LOOKBACK)),
+        _composed("archive/archive_keep_lookback", bars=_staged(BARS), lookback=_staged(LOOKBACK)),
         {"lookback": LOOKBACK_BARS},
     )
     _mark(connection, symbol, before, None, None)
@@ -85,14 +87,14 @@ def copy_out(connection: Connection, table: str) -> Iterator[Buffer]:
     """The rows of one table that were taken out, as CSV with a heading, in pieces."""
     with (
         connection.cursor() as cursor,
-        cursor.copy(_composed("archive_copy_out", staged=_staged(table))) as rows,
+        cursor.copy(_composed("archive/archive_copy_out", staged=_staged(table))) as rows,
     ):
         yield from rows
 
 
 def copy_in(connection: Connection, table: str, columns: list[str], pieces: Iterable[Buffer]) -> None:
     """Stage rows of one table, as `copy_out` gave them, for their way back. columns: those of the heading."""
-    statement = sql.SQL(query("archive_copy_in")).format(
+    statement = sql.SQL(query("archive/archive_copy_in")).format(
         staged=sql.Identifier(_returned(table)), columns=_columns(columns)
     )
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
@@ -115,14 +117,14 @@ def digest_in(connection: Connection, table: str) -> Digest:
 
 
 def _digest(connection: Connection, staged: str) -> Digest:
-    row = connection.execute(_composed("archive_digest", staged=staged)).fetchone()
+    row = connection.execute(_composed("archive/archive_digest", staged=staged)).fetchone()
     return Digest(*row) if row else Digest(0, None)
 
 
 def bars_between(connection: Connection, symbol: str, start: datetime | None, before: datetime) -> int:
     """How many bars of the symbol are stored from `start` (None: the first one) to `before`."""
     row = connection.execute(
-        query("archive_count"), {"symbol": symbol, "start": start, "before": before}
+        query("archive/archive_count"), {"symbol": symbol, "start": start, "before": before}
     ).fetchone()
     return int(row[0]) if row else 0
 
@@ -130,13 +132,13 @@ def bars_between(connection: Connection, symbol: str, start: datetime | None, be
 def rebase(connection: Connection, symbol: str, archived_at: datetime) -> int:
     """Bring bars on their way back to today's split basis; returns how many splits came after the archive."""
     rows = connection.execute(
-        query("archive_later_splits"), {"symbol": symbol, "archived_at": archived_at}
+        query("archive/archive_later_splits"), {"symbol": symbol, "archived_at": archived_at}
     ).fetchall()
     for split in (Split(*row) for row in rows):
         before = datetime.combine(split.ex_date, time(), NEW_YORK).astimezone(UTC)
         for table in (BARS, LOOKBACK):
             connection.execute(
-                _composed("archive_restate", staged=_returned(table)),
+                _composed("archive/archive_restate", staged=_returned(table)),
                 {"ratio": split.ratio, "before": before},
             )
     return len(rows)
@@ -145,7 +147,7 @@ def rebase(connection: Connection, symbol: str, archived_at: datetime) -> int:
 def strangers(connection: Connection, symbol: str) -> int:
     """How many bars that later features look back to differ from those on their way back, or lack there."""
     row = connection.execute(
-        _composed("archive_strangers", bars=_returned(BARS), lookback=_returned(LOOKBACK)),
+        _composed("archive/archive_strangers", bars=_returned(BARS), lookback=_returned(LOOKBACK)),
         {"symbol": symbol},
     ).fetchone()
     return int(row[0]) if row else 0
@@ -163,18 +165,18 @@ def put_back(
     columns: table -> its columns. archived_before: where the symbol's bars begin then, None: nowhere.
     feature_version: of the features among the rows; None: they are left out, and are stale.
     """
-    connection.execute(query("archive_clear_lookback"), {"symbol": symbol})
+    connection.execute(query("archive/archive_clear_lookback"), {"symbol": symbol})
     for table, names in columns.items():
         if table == FEATURES and feature_version is None:
             continue
         connection.execute(
-            sql.SQL(query("archive_put_back")).format(
+            sql.SQL(query("archive/archive_put_back")).format(
                 table=sql.Identifier(table),
                 staged=sql.Identifier(_returned(table)),
                 columns=_columns(names),
             )
         )
-    row = connection.execute(_composed("archive_first_bar", staged=_returned(BARS))).fetchone()
+    row = connection.execute(_composed("archive/archive_first_bar", staged=_returned(BARS))).fetchone()
     first = row[0] if row else None
     _mark(connection, symbol, archived_before, feature_version, first if feature_version is None else None)
 
@@ -187,7 +189,7 @@ def _mark(
     stale_from: datetime | None,
 ) -> None:
     connection.execute(
-        query("archive_mark"),
+        query("archive/archive_mark"),
         {
             "symbol": symbol,
             "archived_before": archived_before,

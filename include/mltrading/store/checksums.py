@@ -25,7 +25,7 @@ def schema_in_use(connection: Connection) -> str:
 
     Raises UsageError where there is none.
     """
-    row = connection.execute(query("schema_in_use")).fetchone()
+    row = connection.execute(query("schema/schema_in_use")).fetchone()
     if row is None or row[0] is None:
         raise UsageError(
             f"database {connection.info.dbname!r} has no schema in which {connection.info.user} may make "
@@ -36,7 +36,7 @@ def schema_in_use(connection: Connection) -> str:
 
 def relations(connection: Connection, schema: str) -> list[str]:
     """The names of the schema's tables and views."""
-    rows = connection.execute(query("relations_in_schema"), {"schema": schema})
+    rows = connection.execute(query("schema/relations_in_schema"), {"schema": schema})
     return [name for (name,) in rows]
 
 
@@ -46,7 +46,7 @@ def checksums(connection: Connection, schema: str, tables: Iterable[str], report
     for table in tables:
         report(f"reading {table}", sum(done.rows for done in found.values()), None)
         row = connection.execute(
-            sql.SQL(query("table_checksum")).format(table=sql.Identifier(schema, table))
+            sql.SQL(query("backup/table_checksum")).format(table=sql.Identifier(schema, table))
         ).fetchone()
         assert row is not None  # noqa: S101 - an aggregate always has a row
         found[table] = Sum(int(row[0]), int(row[1]))

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import (
     DatabaseError,
     DatabaseRefusedError,
@@ -16,7 +17,6 @@ from include.mltrading.errors import (
     MLTradingError,
     UsageError,
 )
-from include.mltrading.settings import Settings
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

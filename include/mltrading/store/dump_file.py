@@ -160,8 +160,8 @@ def _load_table(
     name = sql.Identifier(table)
     rows, chunk, size, incomplete = 0, [], 0, True
     try:
-        connection.execute(sql.SQL(query("empty_table")).format(table=name))
-        copy_in = sql.SQL(query("load_table")).format(
+        connection.execute(sql.SQL(query("backup/empty_table")).format(table=name))
+        copy_in = sql.SQL(query("backup/load_table")).format(
             table=name, columns=sql.SQL(", ").join(map(sql.Identifier, columns))
         )
         report(f"loading {table}", before, total)

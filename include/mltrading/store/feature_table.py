@@ -49,7 +49,7 @@ class StoredFeatures(NamedTuple):
 
 def lock_state(connection: Connection, symbol: str) -> State:
     """The symbol's state, held until the transaction ends; all None for a symbol without bars."""
-    row = connection.execute(query("lock_symbol_state"), {"symbol": symbol}).fetchone()
+    row = connection.execute(query("features/lock_symbol_state"), {"symbol": symbol}).fetchone()
     return State(*row) if row else State()
 
 
@@ -63,7 +63,7 @@ def select_bars(
     """
     row = _arrays(
         connection,
-        query("select_history" if archived else "select_bars"),
+        query("features/select_history" if archived else "features/select_bars"),
         {"symbol": symbol, "stale_from": stale_from, "lookback": LOOKBACK_BARS},
     )
     if row is None:
@@ -99,7 +99,7 @@ def upsert_features(
         accept_arrays(connection)
         columns = np.ascontiguousarray(features[changed].T)
         connection.execute(
-            query("upsert_features"),
+            query("features/upsert_features"),
             {
                 "symbol": symbol,
                 "timestamp": as_instants(starts[changed]),
@@ -108,7 +108,7 @@ def upsert_features(
             },
         )
     if missing.any():
-        with connection.cursor() as cursor, cursor.copy(query("copy_features")) as rows:
+        with connection.cursor() as cursor, cursor.copy(query("features/copy_features")) as rows:
             for piece in copy_rows(symbol, starts[missing], features[missing], FEATURE_VERSION):
                 rows.write(piece)
     return int(missing.sum() + changed.sum())
@@ -116,13 +116,15 @@ def upsert_features(
 
 def mark_current(connection: Connection, symbol: str) -> None:
     """The symbol's features are up to date and of the program's version."""
-    connection.execute(query("features_written"), {"symbol": symbol, "feature_version": FEATURE_VERSION})
+    connection.execute(
+        query("features/features_written"), {"symbol": symbol, "feature_version": FEATURE_VERSION}
+    )
 
 
 def unserved_bars(connection: Connection, symbols: Sequence[str]) -> dict[str, int]:
     """Per symbol, how many final bars lack a current feature row, or feature rows lack a final bar."""
     rows = connection.execute(
-        query("unserved_bars"), {"symbols": list(symbols), "feature_version": FEATURE_VERSION}
+        query("features/unserved_bars"), {"symbols": list(symbols), "feature_version": FEATURE_VERSION}
     )
     return {symbol: count for symbol, count in rows}
 
@@ -131,7 +133,7 @@ def select_features(connection: Connection, symbol: str, *, since: datetime | No
     """The symbol's feature rows from the bar `since` on (None: all of them)."""
     row = _arrays(
         connection,
-        query("select_features"),
+        query("features/select_features"),
         {"symbol": symbol, "since": since, "feature_version": FEATURE_VERSION},
     )
     if row is None:
@@ -142,7 +144,7 @@ def select_features(connection: Connection, symbol: str, *, since: datetime | No
 
 def random_symbols(connection: Connection, count: int) -> list[str]:
     """Up to `count` symbols whose features are up to date."""
-    return [row[0] for row in connection.execute(query("random_symbols"), {"count": count})]
+    return [row[0] for row in connection.execute(query("features/random_symbols"), {"count": count})]
 
 
 def _arrays(connection: Connection, statement: LiteralString, values: dict[str, Any]) -> Any:

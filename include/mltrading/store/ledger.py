@@ -44,7 +44,7 @@ class Result:
 def claim(connection: Connection, attempt: Attempt, symbols: Sequence[str]) -> None:
     """Commit a `running` row for each symbol."""
     connection.execute(
-        query("claim_symbols"),
+        query("ledger/claim_symbols"),
         {
             **attempt.key(),
             "correlation_id": attempt.correlation_id,
@@ -63,7 +63,7 @@ def finish(
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     finished = connection.execute(
-        query("finish_symbol"),
+        query("ledger/finish_symbol"),
         {
             **attempt.key(),
             "symbol": symbol,
@@ -92,7 +92,7 @@ def fail(
     seconds: how long the symbol's process lived. cpu_seconds, peak_memory_bytes: what it used.
     """
     connection.execute(
-        query("fail_symbol"),
+        query("ledger/fail_symbol"),
         {
             **attempt.key(),
             "symbol": symbol,
@@ -110,7 +110,7 @@ def last_served(
 ) -> datetime | None:
     """The end of the DAG's last window, before an instant, for which the symbol was served; None = none."""
     row = connection.execute(
-        query("last_served_tick"), {"dag_id": dag_id, "step": step, "symbol": symbol, "before": before}
+        query("ledger/last_served_tick"), {"dag_id": dag_id, "step": step, "symbol": symbol, "before": before}
     ).fetchone()
     return None if row is None else row[0]
 
@@ -120,6 +120,7 @@ def latest(
 ) -> dict[str, Result]:
     """The latest try of each symbol in a step of a run; symbols never attempted are absent."""
     rows = connection.execute(
-        query("latest_tries"), {"dag_id": dag_id, "run_id": run_id, "step": step, "symbols": list(symbols)}
+        query("ledger/latest_tries"),
+        {"dag_id": dag_id, "run_id": run_id, "step": step, "symbols": list(symbols)},
     )
     return {row[0]: Result(*row) for row in rows}

@@ -28,7 +28,7 @@ class Written(NamedTuple):
 
 def lock_symbol(connection: Connection, symbol: str) -> None:
     """Take turns with other writers of the symbol until the transaction ends."""
-    connection.execute(query("lock_symbol"), {"symbol": symbol})
+    connection.execute(query("bars/lock_symbol"), {"symbol": symbol})
 
 
 def claim_source(connection: Connection, source: str) -> None:
@@ -36,9 +36,9 @@ def claim_source(connection: Connection, source: str) -> None:
 
     Raises MixedSourcesError when it holds another: simulated and real bars never share a database.
     """
-    row = connection.execute(query("claim_data_source"), {"source": source}).fetchone()
+    row = connection.execute(query("vendor/claim_data_source"), {"source": source}).fetchone()
     # A claim that another transaction has just committed is not in this statement's snapshot.
-    row = row or connection.execute(query("claim_data_source"), {"source": source}).fetchone()
+    row = row or connection.execute(query("vendor/claim_data_source"), {"source": source}).fetchone()
     if row is None or row[0] != source:
         held = row[0] if row else "another"
         raise MixedSourcesError(
@@ -50,14 +50,14 @@ def claim_source(connection: Connection, source: str) -> None:
 
 def last_final_bar(connection: Connection, symbol: str) -> datetime | None:
     """Start of the symbol's newest final bar, None without one."""
-    row = connection.execute(query("last_final_bar"), {"symbol": symbol}).fetchone()
+    row = connection.execute(query("bars/last_final_bar"), {"symbol": symbol}).fetchone()
     return row[0] if row else None
 
 
 def final_bars(connection: Connection, symbol: str, start: datetime, end: datetime) -> list[Bar]:
     """The symbol's final bars in [start, end), oldest first, and those around it that the rules look at."""
     rows = connection.execute(
-        query("stored_final_bars"),
+        query("bars/stored_final_bars"),
         {
             "symbol": symbol, "start": start, "end": end,
             "before": 2 * CONTEXT_BARS, "after": CONFIRMING_BARS,
@@ -71,20 +71,20 @@ def newest_before(connection: Connection, symbol: str, instant: datetime) -> lis
     features look back to them.
     """
     rows = connection.execute(
-        query("newest_bars_before"), {"symbol": symbol, "before": instant, "limit": 2 * CONTEXT_BARS}
+        query("bars/newest_bars_before"), {"symbol": symbol, "before": instant, "limit": 2 * CONTEXT_BARS}
     ).fetchall()
     return [Bar(*row) for row in reversed(rows)]
 
 
 def oldest_bar(connection: Connection, symbol: str) -> datetime | None:
     """Start of the symbol's oldest bar, None without one."""
-    row = connection.execute(query("oldest_bar"), {"symbol": symbol}).fetchone()
+    row = connection.execute(query("bars/oldest_bar"), {"symbol": symbol}).fetchone()
     return row[0] if row else None
 
 
 def archived_before(connection: Connection, symbol: str) -> datetime | None:
     """Bars of the symbol before this instant were archived; None where none were."""
-    row = connection.execute(query("archived_before"), {"symbol": symbol}).fetchone()
+    row = connection.execute(query("archive/archived_before"), {"symbol": symbol}).fetchone()
     return row[0] if row else None
 
 
@@ -104,7 +104,7 @@ def upsert_bars(
     columns = list(zip(*((*bar, is_final) for bar, is_final in bars), strict=True)) or [()] * 7
     names = ("timestamp", "open", "high", "low", "close", "volume", "is_final")
     row = connection.execute(
-        query("upsert_bars"),
+        query("bars/upsert_bars"),
         {
             "symbol": symbol,
             "source": source,
@@ -121,7 +121,7 @@ def quarantine(
     """Record refused bars; one that is refused again only gets a new last_seen."""
     with connection.cursor() as cursor:
         cursor.executemany(
-            query("upsert_quarantined"),
+            query("quarantine/upsert_quarantined"),
             [
                 {
                     "symbol": symbol,
@@ -138,7 +138,7 @@ def quarantine(
 
 def dividends(connection: Connection, symbol: str) -> dict[date, float]:
     """The recorded dividends: ex-date -> US dollars a share, on the basis of the stored bars."""
-    return dict(connection.execute(query("dividends"), {"symbol": symbol}).fetchall())
+    return dict(connection.execute(query("corporate_actions/dividends"), {"symbol": symbol}).fetchall())
 
 
 def record_dividends(
@@ -152,9 +152,11 @@ def record_dividends(
     """Record dividends (ex-date -> US dollars a share), and end those that the vendor has withdrawn."""
     key = {"symbol": symbol, "kind": "dividend", "correlation_id": correlation_id}
     with connection.cursor() as cursor:
-        cursor.executemany(query("end_corporate_action"), [{**key, "ex_date": day} for day in gone])
         cursor.executemany(
-            query("record_dividend"),
+            query("corporate_actions/end_corporate_action"), [{**key, "ex_date": day} for day in gone]
+        )
+        cursor.executemany(
+            query("corporate_actions/record_dividend"),
             [{**key, "ex_date": day, "amount": amount} for day, amount in amounts.items()],
         )
 
@@ -164,14 +166,14 @@ def recorded_splits(connection: Connection, symbol: str) -> list[Recorded]:
     return [
         Recorded(Split(ex_date, ratio), applied, decided)
         for ex_date, ratio, applied, decided in connection.execute(
-            query("recorded_splits"), {"symbol": symbol}
+            query("corporate_actions/recorded_splits"), {"symbol": symbol}
         )
     ]
 
 
 def undecided_split(connection: Connection, symbol: str) -> date | None:
     """Ex-date of the newest split of which it is not known on which side of it the stored bars stand."""
-    row = connection.execute(query("undecided_split"), {"symbol": symbol}).fetchone()
+    row = connection.execute(query("corporate_actions/undecided_split"), {"symbol": symbol}).fetchone()
     return row[0] if row else None
 
 
@@ -188,17 +190,17 @@ def record_split(connection: Connection, symbol: str, found: Found, *, correlati
         before = datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
         reason = TAKEN_BACK if found.ended else found.evidence
         row = connection.execute(
-            query("restate_bars"),
+            query("corporate_actions/restate_bars"),
             {**key, "ex_date": day, "before": before, "ratio": found.divide, "reason": reason},
         ).fetchone()
         restated = int(row[0]) if row else 0
     if found.replaces is not None:
-        connection.execute(query("move_split"), {**key, "replaces": found.replaces})
+        connection.execute(query("corporate_actions/move_split"), {**key, "replaces": found.replaces})
     if found.ended:
-        connection.execute(query("end_corporate_action"), {**key, "kind": "split"})
+        connection.execute(query("corporate_actions/end_corporate_action"), {**key, "kind": "split"})
     else:
         connection.execute(
-            query("record_split"),
+            query("corporate_actions/record_split"),
             {**key, "ratio": split.ratio, "divide": found.divide, "bars": restated, "decided": found.decided,
              "evidence": found.evidence},
         )  # fmt: skip
@@ -210,7 +212,7 @@ def retract_bars(
 ) -> int:
     """Take untrue bars out of the table, with their features; they stay in bar_revisions."""
     row = connection.execute(
-        query("retract_bars"),
+        query("bars/retract_bars"),
         {"symbol": symbol, "timestamps": list(timestamps), "correlation_id": correlation_id},
     ).fetchone()
     return int(row[0]) if row else 0
@@ -218,7 +220,7 @@ def retract_bars(
 
 def all_bars(connection: Connection, symbol: str) -> list[Bar]:
     """All stored bars of the symbol, provisional ones too, oldest first."""
-    return [Bar(*row) for row in connection.execute(query("all_bars"), {"symbol": symbol})]
+    return [Bar(*row) for row in connection.execute(query("bars/all_bars"), {"symbol": symbol})]
 
 
 def end_actions(
@@ -232,7 +234,7 @@ def end_actions(
     columns = list(zip(*but, strict=True)) or [()] * 3
     names = ("ex_dates", "kinds", "values")
     connection.execute(
-        query("end_actions"),
+        query("corporate_actions/end_actions"),
         {
             "symbol": symbol,
             "correlation_id": correlation_id,
@@ -243,25 +245,25 @@ def end_actions(
 
 def forget_archive(connection: Connection, symbol: str) -> None:
     """The symbol's archived bars are no part of its history any more: nothing looks back to them."""
-    connection.execute(query("archive_clear_lookback"), {"symbol": symbol})
-    connection.execute(query("forget_archive"), {"symbol": symbol})
+    connection.execute(query("archive/archive_clear_lookback"), {"symbol": symbol})
+    connection.execute(query("archive/forget_archive"), {"symbol": symbol})
 
 
 def take_back_releases(connection: Connection, symbol: str) -> None:
     """The vendor has a say again in bars that somebody had released from quarantine."""
-    connection.execute(query("take_back_releases"), {"symbol": symbol})
+    connection.execute(query("quarantine/take_back_releases"), {"symbol": symbol})
 
 
 def released_bars(connection: Connection, symbol: str) -> set[datetime]:
     """Starts of the bars that somebody has released from quarantine: the vendor has no say in them."""
-    return {row[0] for row in connection.execute(query("released_bars"), {"symbol": symbol})}
+    return {row[0] for row in connection.execute(query("quarantine/released_bars"), {"symbol": symbol})}
 
 
 def record_quiet_hours(connection: Connection, symbol: str, hours: Sequence[datetime]) -> None:
     """Remember in which hours nobody traded, as the vendor says. hours: starts of bars."""
     if hours:
         connection.execute(
-            query("record_quiet_hours"),
+            query("bars/record_quiet_hours"),
             {"symbol": symbol, "hours": list(hours), "since": max(hours) - QUIET_HOURS_KEPT},
         )
 
@@ -272,5 +274,5 @@ def confirm_bars(connection: Connection, symbol: str, timestamps: Sequence[datet
     Returns how many refused bars left it.
     """
     return connection.execute(
-        query("confirm_bars"), {"symbol": symbol, "timestamps": list(timestamps)}
+        query("quarantine/confirm_bars"), {"symbol": symbol, "timestamps": list(timestamps)}
     ).rowcount

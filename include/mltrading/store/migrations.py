@@ -70,14 +70,14 @@ def migrate(
     with connection.transaction():
         # One number for "the schema of this database"; concurrent callers wait here.
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('mltrading:migrate', 0))")
-        connection.execute(query("create_schema_migrations"))
-        missing = _missing(connection.execute(query("applied_migrations")), migrations)
+        connection.execute(query("schema/create_schema_migrations"))
+        missing = _missing(connection.execute(query("schema/applied_migrations")), migrations)
         if version is not None:
             missing = [migration for migration in missing if migration.version <= version]
         for migration in missing:
             connection.execute(migration.statements)
             connection.execute(
-                query("record_migration"),
+                query("schema/record_migration"),
                 {"version": migration.version, "name": migration.name, "checksum": migration.checksum},
             )
     return [migration.name for migration in missing]
@@ -85,10 +85,10 @@ def migrate(
 
 def require_current_schema(connection: Connection, folder: Path = MIGRATIONS_FOLDER) -> None:
     """Raise SchemaError, naming the remedy, unless exactly the program's migrations are applied."""
-    row = connection.execute(query("schema_migrations_exists")).fetchone()
+    row = connection.execute(query("schema/schema_migrations_exists")).fetchone()
     if row is None or not row[0]:
         raise SchemaError(f"the database has no schema yet: {_MIGRATE}")
-    missing = _missing(connection.execute(query("applied_migrations")), available(folder))
+    missing = _missing(connection.execute(query("schema/applied_migrations")), available(folder))
     if missing:
         raise SchemaError(f"the database schema is old, it lacks {missing[0].name}: {_MIGRATE}")
 
@@ -101,7 +101,7 @@ def require_known(applied: Iterable[tuple[Any, ...]], folder: Path = MIGRATIONS_
 def made_by_migrations(kind: Literal["TABLE", "VIEW"], folder: Path = MIGRATIONS_FOLDER) -> list[str]:
     """The names of the tables or views that the migrations make."""
     statements = [
-        query("create_schema_migrations"),
+        query("schema/create_schema_migrations"),
         *(migration.statements for migration in available(folder)),
     ]
     return [name for text in statements for made, name in _CREATES.findall(text) if made == kind]

@@ -52,9 +52,11 @@ def wait_for_slot(
     try:
         while True:
             alive = timedelta(seconds=_GRACE)
-            connection.execute(query("join_request_queue"), {**me, "priority": priority, "alive": alive})
+            connection.execute(
+                query("vendor/join_request_queue"), {**me, "priority": priority, "alive": alive}
+            )
             # No row: somebody emptied the table this moment; the next round makes it anew.
-            taken, due = connection.execute(query("take_request_slot"), slot).fetchone() or (None, 0.0)
+            taken, due = connection.execute(query("vendor/take_request_slot"), slot).fetchone() or (None, 0.0)
             if taken is not None:
                 break
             left = deadline - time.monotonic()
@@ -67,10 +69,12 @@ def wait_for_slot(
             if nap > _POLL:
                 # The queue forgets who sleeps unannounced.
                 alive = timedelta(seconds=nap + _GRACE)
-                connection.execute(query("join_request_queue"), {**me, "priority": priority, "alive": alive})
+                connection.execute(
+                    query("vendor/join_request_queue"), {**me, "priority": priority, "alive": alive}
+                )
             time.sleep(nap)
     finally:
-        connection.execute(query("leave_request_queue"), me)
+        connection.execute(query("vendor/leave_request_queue"), me)
     time.sleep(max(0.0, taken))
 
 
@@ -86,7 +90,7 @@ def pause(
     if retry_after is not None:
         asked = timedelta(seconds=min(max(retry_after, _SHORTEST_PAUSE), _MOST_ASKED))
     row = connection.execute(
-        query("pause_requests"),
+        query("vendor/pause_requests"),
         {"vendor": vendor, "asked": asked, "first": first, "longest": LONGEST_PAUSE},
     ).fetchone()
     return float(row[0]) if row else 0.0
@@ -96,7 +100,7 @@ def denied(connection: Connection, vendor: str) -> float:
     """The vendor denied one symbol's request for no reason of the symbol's. Returns the seconds of the pause
     that follows when it has done so DENIALS times in a row, else 0.
     """
-    row = connection.execute(query("count_denial"), {"vendor": vendor}).fetchone()
+    row = connection.execute(query("vendor/count_denial"), {"vendor": vendor}).fetchone()
     if row is None or row[0] < DENIALS:
         return 0.0
     return pause(connection, vendor, None, FIRST_PAUSE_WHEN_DENIED)
@@ -104,4 +108,4 @@ def denied(connection: Connection, vendor: str) -> float:
 
 def welcome(connection: Connection, vendor: str) -> None:
     """The vendor answered: its next refusal counts as the first again."""
-    connection.execute(query("requests_are_welcome"), {"vendor": vendor})
+    connection.execute(query("vendor/requests_are_welcome"), {"vendor": vendor})

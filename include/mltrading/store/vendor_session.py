@@ -50,7 +50,7 @@ class SharedSession:
         """Share what the caller has obtained."""
         try:
             self._connection.execute(
-                query("save_vendor_session"),
+                query("vendor/save_vendor_session"),
                 {**self._server, "cookies": json.dumps(session.cookies), "crumb": session.crumb},
             )
         finally:
@@ -63,17 +63,17 @@ class SharedSession:
     def discard(self, session: VendorSession) -> None:
         """The vendor refused the session: the next `load` obtains another."""
         self._connection.execute(
-            query("discard_vendor_session"), {**self._server, "obtained_at": session.obtained_at}
+            query("vendor/discard_vendor_session"), {**self._server, "obtained_at": session.obtained_at}
         )
 
     def _stored(self) -> VendorSession | None:
-        row = self._connection.execute(query("select_vendor_session"), self._server).fetchone()
+        row = self._connection.execute(query("vendor/select_vendor_session"), self._server).fetchone()
         return None if row is None else VendorSession(tuple(row[0]), row[1], row[2])
 
     def _lease(self) -> bool:
-        row = self._connection.execute(query("lease_vendor_session"), self._server).fetchone()
+        row = self._connection.execute(query("vendor/lease_vendor_session"), self._server).fetchone()
         return row is not None and bool(row[0])
 
     def _release(self) -> None:
         if not self._connection.closed:  # its locks ended with it
-            self._connection.execute(query("release_vendor_session"), self._server)
+            self._connection.execute(query("vendor/release_vendor_session"), self._server)

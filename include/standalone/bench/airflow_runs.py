@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 from curl_cffi import requests
 
-from include.mltrading.config import load_deployments
-from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.settings import Settings
+from include.mltrading.configuration.deployments import load_deployments
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.configuration.symbols import read_symbols_file
 from include.standalone.bench.report import Figure
 from include.standalone.demo import COLLECTION, DAGS, FEATURES, LOAD, parsed, say, until
 from include.standalone.runs import DagRun, connect_metadata, is_parsed, newest_run

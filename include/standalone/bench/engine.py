@@ -18,11 +18,11 @@ import psycopg
 from psycopg import sql
 
 from include.market_simulator import bars as simulated_bars
-from include.mltrading.config import load_deployments
+from include.mltrading.configuration.deployments import load_deployments
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.bars import Bar
 from include.mltrading.monitor.snapshot import PARTS, FinishedRuns, Part, snapshot
-from include.mltrading.settings import Settings
 from include.mltrading.store import market_data
 from include.mltrading.store.connection import connect
 from include.mltrading.store.migrations import migrate
@@ -271,7 +271,7 @@ def queries() -> Iterator[Figure]:
     with _bench(MANY_SYMBOLS) as bench:
         bench.features()
         bench.connection.execute("VACUUM ANALYZE")
-        for name in ("check_latest_bar", "check_recent_features", "check_symbol_times"):
+        for name in ("check/check_latest_bar", "check/check_recent_features", "check/check_symbol_times"):
             taken = []
             for _ in range(5):
                 begun = time.perf_counter()
@@ -322,7 +322,7 @@ def monitor() -> Iterator[Figure]:
             (FEATURE_VERSION,),
         )
         floor = _milliseconds(
-            lambda: bench.connection.execute(query("newest_bars"), {"symbols": bench.names}).fetchall()
+            lambda: bench.connection.execute(query("bars/newest_bars"), {"symbols": bench.names}).fetchall()
         )
         whole = look(PARTS)
         finished = FinishedRuns()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from include.mltrading.errors import MLTradingError, UsageError
-from include.mltrading.pipeline.backup import locked_part
+from include.mltrading.operations.backup import locked_part
 from include.mltrading.store.dump_file import require_dump_file
 
 _TIME = "%Y%m%dT%H%M%SZ"

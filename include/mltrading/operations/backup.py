@@ -21,6 +21,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import (
     DatabaseRefusedError,
     MixedSourcesError,
@@ -28,7 +29,6 @@ from include.mltrading.errors import (
     SchemaError,
     UsageError,
 )
-from include.mltrading.settings import Settings
 from include.mltrading.store import dump_file
 from include.mltrading.store.checksums import Sum, checksums, relations, schema_in_use
 from include.mltrading.store.connection import Connection, connect, database_errors
@@ -80,7 +80,9 @@ def backup(settings: Settings, target: Path, report: Report, *, force: bool = Fa
     _refuse_existing(target, force)
     with connect(settings) as connection:
         dump_file.require_programs(connection.info.server_version)
-        connection.execute(query("last_backup"))  # before all the work: there is a table to record it in
+        connection.execute(
+            query("backup/last_backup")
+        )  # before all the work: there is a table to record it in
         scratch = settings.verify_database or f"{connection.info.dbname}_verify"
     record = {"started_at": started_at, "file": str(target.absolute()), "bytes": None, "rows": None}
     try:
@@ -90,12 +92,13 @@ def backup(settings: Settings, target: Path, report: Report, *, force: bool = Fa
             _verify(empty, part, sums, report)
     except (MLTradingError, psycopg.Error) as error:
         with suppress(MLTradingError, psycopg.Error), connect(settings) as connection:
-            connection.execute(query("record_backup"), {**record, "error": str(error)})
+            connection.execute(query("backup/record_backup"), {**record, "error": str(error)})
         raise
     tables = {name: found.rows for name, found in sums.items()}
     with connect(settings) as connection:
         connection.execute(
-            query("record_backup"), {**record, "bytes": size, "rows": sum(tables.values()), "error": None}
+            query("backup/record_backup"),
+            {**record, "bytes": size, "rows": sum(tables.values()), "error": None},
         )
     return Backup(target, size, tables, round(time.perf_counter() - begun, 3), scratch, left_out)
 
@@ -113,7 +116,7 @@ def restore(settings: Settings, file: Path, report: Report, *, force: bool = Fal
         held = set(relations(connection, schema))
         source = None
         if "schema_migrations" in held:
-            require_known(connection.execute(query("applied_migrations")))
+            require_known(connection.execute(query("schema/applied_migrations")))
             source = _source(connection) if "data_source" in held else None
         if not force:
             _refuse_rows(connection, schema, held)
@@ -127,8 +130,8 @@ def restore(settings: Settings, file: Path, report: Report, *, force: bool = Fal
                 "they never take each other's place; restore it into another, empty database"
             )
         names = sql.SQL(", ").join(sql.Identifier(schema, table) for table in tables)
-        connection.execute(sql.SQL(query("analyze_tables")).format(tables=names))
-        latest = connection.execute(query("check_latest_bar")).fetchone()
+        connection.execute(sql.SQL(query("backup/analyze_tables")).format(tables=names))
+        latest = connection.execute(query("check/check_latest_bar")).fetchone()
     seconds = round(time.perf_counter() - begun, 3)
     return Restored(tables, migrated, restored, latest[0] if latest else None, seconds)
 
@@ -141,12 +144,12 @@ def _dump(settings: Settings, part: Path, report: Report) -> tuple[dict[str, Sum
         with connection.transaction():
             _settle(connection)
             schema = schema_in_use(connection)
-            require_known(connection.execute(query("applied_migrations")))
+            require_known(connection.execute(query("schema/applied_migrations")))
             present = relations(connection, schema)
             tables = [name for name in made_by_migrations("TABLE") if name in present]
             wanted = [*tables, *(name for name in made_by_migrations("VIEW") if name in present)]
             sums = checksums(connection, schema, tables, report)
-            snapshot = connection.execute(query("export_snapshot")).fetchone()
+            snapshot = connection.execute(query("backup/export_snapshot")).fetchone()
             assert snapshot is not None  # noqa: S101 - a function call has a row
             dump_file.dump(settings.database_url, snapshot[0], schema, wanted, part, report)
     return sums, [name for name in present if name not in wanted]
@@ -185,9 +188,9 @@ def _rebuild(
     migrate(connection, version=max(version for version, _, _ in applied))
     made = set(made_by_migrations("TABLE")).intersection(relations(connection, schema))
     loaded = dump_file.load(connection, file, made, report, total)
-    for table, column in connection.execute(query("identity_columns"), {"schema": schema}).fetchall():
+    for table, column in connection.execute(query("backup/identity_columns"), {"schema": schema}).fetchall():
         if table in made:
-            advance = sql.SQL(query("advance_identity")).format(
+            advance = sql.SQL(query("backup/advance_identity")).format(
                 table=sql.Identifier(table), column=sql.Identifier(column)
             )
             connection.execute(advance, {"table": table, "column": column})
@@ -197,8 +200,8 @@ def _rebuild(
 def _settle(connection: Connection) -> None:
     """Make this transaction one in which rows can be dumped, loaded and compared."""
     schema = schema_in_use(connection)
-    connection.execute(query("settle_for_dump"))
-    connection.execute(query("use_schema"), {"schema": schema})
+    connection.execute(query("backup/settle_for_dump"))
+    connection.execute(query("schema/use_schema"), {"schema": schema})
 
 
 def _drop(connection: Connection, schema: str) -> None:
@@ -208,8 +211,8 @@ def _drop(connection: Connection, schema: str) -> None:
         for kind in ("VIEW", "TABLE")
     )
     try:
-        connection.execute(sql.SQL(query("drop_views")).format(views=views))
-        connection.execute(sql.SQL(query("drop_tables")).format(tables=tables))
+        connection.execute(sql.SQL(query("backup/drop_views")).format(views=views))
+        connection.execute(sql.SQL(query("backup/drop_tables")).format(tables=tables))
     except errors.LockNotAvailable:
         raise MLTradingError(
             "others have used the tables for 60 s: pause the DAGs, end what else is connected, and try again"
@@ -225,7 +228,9 @@ def _drop(connection: Connection, schema: str) -> None:
 def _refuse_rows(connection: Connection, schema: str, held: set[str]) -> None:
     for table in made_by_migrations("TABLE"):
         if table in held and table != "schema_migrations":
-            row = connection.execute(sql.SQL(query("any_row")).format(table=sql.Identifier(schema, table)))
+            row = connection.execute(
+                sql.SQL(query("backup/any_row")).format(table=sql.Identifier(schema, table))
+            )
             if row.fetchone() == (True,):
                 raise UsageError(
                     f"database {connection.info.dbname!r} is not empty, {table} has rows: --force replaces "
@@ -234,7 +239,7 @@ def _refuse_rows(connection: Connection, schema: str, held: set[str]) -> None:
 
 
 def _source(connection: Connection) -> str | None:
-    row = connection.execute(query("data_source")).fetchone()
+    row = connection.execute(query("vendor/data_source")).fetchone()
     return row[0] if row else None
 
 

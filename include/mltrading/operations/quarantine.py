@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.market.bars import Bar, defect
 from include.mltrading.market.calendar import grid
 from include.mltrading.pipeline.run import Run
-from include.mltrading.settings import Settings
 from include.mltrading.store import market_data
 from include.mltrading.store.connection import connect
 from include.mltrading.store.migrations import require_current_schema
@@ -24,7 +24,7 @@ def listed(
     with connect(settings) as connection:
         require_current_schema(connection)
         cursor = connection.execute(
-            query("list_quarantined"),
+            query("quarantine/list_quarantined"),
             {
                 "symbols": None if symbols is None else list(symbols),
                 "timestamp": timestamp,
@@ -49,7 +49,9 @@ def release(settings: Settings, symbol: str, timestamp: datetime, identifier: st
         with connection.transaction():
             market_data.lock_symbol(connection, symbol)
             key = {"symbol": symbol, "timestamp": timestamp}
-            found = connection.execute(query("select_quarantined"), {**key, "id": identifier}).fetchall()
+            found = connection.execute(
+                query("quarantine/select_quarantined"), {**key, "id": identifier}
+            ).fetchall()
             hashes = {row[0] for row in found}
             if not found:
                 raise UsageError(f"{name}: no such bar in quarantine; `quarantine list` shows what there is")
@@ -63,7 +65,7 @@ def release(settings: Settings, symbol: str, timestamp: datetime, identifier: st
             problem = _problem(bar, outdated)
             if problem:
                 raise MLTradingError(f"{name}, refused because of {reason!r}, cannot be released: {problem}")
-            source = connection.execute(query("data_source")).fetchone()
+            source = connection.execute(query("vendor/data_source")).fetchone()
             if source is None:
                 raise MLTradingError(f"{name}: the database has no data yet; collect some first")
             market_data.upsert_bars(
@@ -73,7 +75,7 @@ def release(settings: Settings, symbol: str, timestamp: datetime, identifier: st
                 source=source[0],
                 correlation_id=run.correlation_id,
             )
-            connection.execute(query("mark_released"), {**key, "payload_hash": payload_hash})
+            connection.execute(query("quarantine/mark_released"), {**key, "payload_hash": payload_hash})
     return bar
 
 

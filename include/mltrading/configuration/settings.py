@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from include.mltrading.errors import UsageError
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PROJECT_ROOT = Path(__file__).resolve().parents[3]
 
 _Number = TypeVar("_Number", int, float)
 _TOO_LARGE = 1_000_000_000

@@ -25,24 +25,23 @@ from croniter import croniter
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from include.mltrading.airflow_settings import (
+from include.mltrading.alerts import smtp
+from include.mltrading.configuration.airflow_settings import (
     DEFAULT_FILE,
     AirflowSettings,
     ConnectionSetting,
     load_settings,
 )
-from include.mltrading.alerts import smtp
-from include.mltrading.config import DagId, Deployments, ScheduleType, load_deployments
+from include.mltrading.configuration.deployments import DagId, Deployments, ScheduleType, load_deployments
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.symbols import MAX_BATCHES, read_symbols_file
+from include.mltrading.configuration.yaml_file import more_than_once
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.features.definitions import COLUMNS
-from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.market.yahoo import REQUESTS_PER_FETCH
-from include.mltrading.pipeline.task import MAX_BATCHES
-from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import NOT_A_URL
 from include.mltrading.store.migrations import MIGRATIONS_FOLDER, available
 from include.mltrading.store.queries import SQL_FOLDER
-from include.mltrading.yaml_file import more_than_once
 
 COLLECTION: DagId = "yahoo-production-data-collection"
 FEATURES: DagId = "feature-engineering-production-subprocess"
@@ -407,7 +406,7 @@ def _statements() -> Iterator[str]:
         name
         for path in (PROJECT_ROOT / "include" / "mltrading").rglob("*.py")
         for name in re.findall(
-            r"\b(?:query|_composed|_value)\([^)\"]*\"(\w+)\"", path.read_text(encoding="utf-8")
+            r"\b(?:query|_composed|_value)\([^)\"]*\"([\w/]+)\"", path.read_text(encoding="utf-8")
         )
     }
     texts = {}
@@ -421,7 +420,7 @@ def _statements() -> Iterator[str]:
         else:
             if not texts[name].strip():
                 yield f"{path} holds nothing: restore it from the repository"
-    for name in ("upsert_features", "copy_features", "select_features"):
+    for name in ("features/upsert_features", "features/copy_features", "features/select_features"):
         if texts.get(name, "").strip():
             words = set(re.findall(r"\w+", texts[name]))
             lacking = [column for column in COLUMNS if column not in words]

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.configuration.symbols import MAX_BATCHES, batches, parse_symbols, read_symbols_file
 from include.mltrading.errors import (
     DatabaseRefusedError,
     DatabaseUnreachableError,
@@ -23,7 +25,6 @@ from include.mltrading.errors import (
     SchemaError,
     UsageError,
 )
-from include.mltrading.market.symbols import batches, parse_symbols, read_symbols_file
 from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch, worst_exit_code
 from include.mltrading.pipeline.exit_codes import (
     EXIT_DATABASE_REFUSED,
@@ -35,9 +36,6 @@ from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Limits, Outcome
 from include.mltrading.pipeline.steps import COLLECT, FEATURES
 from include.mltrading.pipeline.window import Window, on_demand_window, parse_instant, sessions_in
-from include.mltrading.settings import Settings
-
-MAX_BATCHES = 1024
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +91,7 @@ def run_task(task: Task, settings: Settings) -> int:
         return EXIT_NO_DATABASE if unreachable else EXIT_DATABASE_REFUSED
     except SchemaError as error:
         from include.mltrading.alerts.checks import refused_schema
-        from include.mltrading.config import load_deployments
+        from include.mltrading.configuration.deployments import load_deployments
 
         refused_schema(settings, load_deployments(settings.deployments_file), task.run, error)
         raise
@@ -105,7 +103,7 @@ def run_task(task: Task, settings: Settings) -> int:
 
 
 def _prepare_database(task: Task, settings: Settings) -> int:
-    from include.mltrading.pipeline.validate import validate
+    from include.mltrading.operations.validate import validate
     from include.mltrading.store.connection import connect
     from include.mltrading.store.migrations import require_current_schema
 
@@ -147,7 +145,7 @@ def _check_session(task: Task, settings: Settings) -> int:
 
 
 def _collect_symbol(task: Task, settings: Settings) -> int:
-    from include.mltrading.config import load_deployments
+    from include.mltrading.configuration.deployments import load_deployments
     from include.mltrading.market import calendar, yahoo
     from include.mltrading.pipeline.collect import FETCH_SECONDS, Collection
     from include.mltrading.store.request_clock import ON_DEMAND, SCHEDULED
@@ -232,7 +230,7 @@ def _exit_code(outcomes: Sequence[Outcome]) -> int:
 def _publish(step: str) -> Callable[[Task, Settings], int]:
     def run(task: Task, settings: Settings) -> int:
         from include.mltrading.alerts.checks import after_publish
-        from include.mltrading.config import load_deployments
+        from include.mltrading.configuration.deployments import load_deployments
         from include.mltrading.pipeline.publish import publish
 
         deployments = load_deployments(settings.deployments_file)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
-from include.mltrading.settings import PROJECT_ROOT
-from include.mltrading.yaml_file import Section, load_yaml, more_than_once
+from include.mltrading.configuration.settings import PROJECT_ROOT
+from include.mltrading.configuration.yaml_file import Section, load_yaml, more_than_once
 
 DEFAULT_FILE = PROJECT_ROOT / "airflow_settings.yaml"
 

@@ -76,6 +76,10 @@ def read_symbols_file(path: Path) -> list[str]:
     return list(seen)
 
 
+# What Airflow takes (core.max_map_length).
+MAX_BATCHES = 1024
+
+
 def batches(symbols: Sequence[str], size: int) -> list[list[str]]:
     """The symbols in lists of at most `size`, in order: one list for each mapped task instance."""
     return [list(symbols[start : start + size]) for start in range(0, len(symbols), size)]

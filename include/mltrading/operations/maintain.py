@@ -13,8 +13,8 @@ from pathlib import Path
 
 from psycopg import sql
 
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.mltrading.errors import UsageError
-from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.migrations import require_current_schema
 from include.mltrading.store.queries import query
@@ -82,13 +82,13 @@ def maintain(settings: Settings, history_days: int, report: Report) -> Maintaine
     with connect(settings) as connection:
         require_current_schema(connection)
         report("old tries")
-        row = connection.execute(query("maintain_prune_history"), {"days": history_days}).fetchone()
+        row = connection.execute(query("maintain/maintain_prune_history"), {"days": history_days}).fetchone()
         pruned = int(row[0]) if row else 0
         vacuumed = _vacuum(connection, report)
         tables = _tables(connection, vacuumed)
-        indexes = [Index(*row) for row in connection.execute(query("maintain_indexes"))]
+        indexes = [Index(*row) for row in connection.execute(query("maintain/maintain_indexes"))]
         connection.execute(
-            query("maintain_record"),
+            query("maintain/maintain_record"),
             {
                 "names": [table.name for table in tables],
                 "bytes": [table.bytes for table in tables],
@@ -105,10 +105,10 @@ def _vacuum(connection: Connection, report: Report) -> set[str]:
     skipped: list[str] = []
     connection.add_notice_handler(lambda notice: skipped.append(notice.message_primary or ""))
     done = set()
-    for name, *_, owned in connection.execute(query("maintain_tables")).fetchall():
+    for name, *_, owned in connection.execute(query("maintain/maintain_tables")).fetchall():
         report(name)
         said = len(skipped)
-        statement = query("maintain_vacuum" if owned else "maintain_analyze")
+        statement = query("maintain/maintain_vacuum" if owned else "maintain/maintain_analyze")
         connection.execute(sql.SQL(statement).format(table=sql.Identifier(name)))
         # The server passes over what somebody holds, or what is not ours, with a warning.
         if owned and len(skipped) == said:
@@ -125,7 +125,7 @@ def _tables(connection: Connection, vacuumed: set[str]) -> list[Table]:
             name in vacuumed,
         )
         for name, size, own, rows, dead, since, last_bytes, last_rows, _ in connection.execute(
-            query("maintain_tables")
+            query("maintain/maintain_tables")
         )
     ]  # fmt: skip
 

@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.symbols import read_symbols_file
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import last_sessions, new_york_date
-from include.mltrading.market.symbols import read_symbols_file
-from include.mltrading.pipeline.backup import sync_folder
+from include.mltrading.operations.backup import sync_folder
 from include.mltrading.pipeline.window import HEALED_SESSIONS, MOST_SESSIONS
-from include.mltrading.settings import PROJECT_ROOT, Settings
 from include.mltrading.store import archive, feature_table, market_data
 from include.mltrading.store.connection import Connection, connect, database_errors
 from include.mltrading.store.migrations import require_current_schema
@@ -182,7 +182,7 @@ def _archive(connection: Connection, symbol: str, before: datetime, folder: Path
             raise MLTradingError(
                 f"{symbol}: its bars have changed meanwhile; compute its features, then repeat"
             )
-        source = connection.execute(query("data_source")).fetchone()
+        source = connection.execute(query("vendor/data_source")).fetchone()
         archive.take_out(connection, symbol, before)
         tables, partial = {}, {}
         for table in archive.TABLES:
@@ -219,7 +219,7 @@ def _archive(connection: Connection, symbol: str, before: datetime, folder: Path
 
 
 def _clock(connection: Connection) -> datetime:
-    row = connection.execute(query("clock")).fetchone()
+    row = connection.execute(query("backup/clock")).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM
     instant: datetime = row[0]
     return instant

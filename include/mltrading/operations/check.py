@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.mltrading.config import load_deployments
+from include.mltrading.configuration.deployments import load_deployments
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.configuration.symbols import read_symbols_file
 from include.mltrading.errors import MLTradingError, UsageError
-from include.mltrading.market.symbols import read_symbols_file
 from include.mltrading.pipeline.quality import missing_bars, silent_symbols, withheld_hours, without
-from include.mltrading.settings import Settings
 from include.mltrading.store.connection import Connection, connect
 from include.mltrading.store.migrations import require_current_schema
 from include.mltrading.store.queries import query
@@ -24,12 +24,12 @@ def health(settings: Settings) -> dict[str, Any]:
     symbols = read_symbols_file(settings.symbols_file)
     with connect(settings) as connection:
         require_current_schema(connection)
-        latest, latest_ms = _timed(lambda: _value(connection, "check_latest_bar"))
-        recent, recent_ms = _timed(lambda: _value(connection, "check_recent_features"))
-        _, symbols_ms = _timed(lambda: connection.execute(query("check_symbol_times")).fetchall())
-        newest = connection.execute(query("newest_bars"), {"symbols": symbols}).fetchall()
-        quarantined = _value(connection, "count_quarantined")
-        last_backup = _value(connection, "last_backup")
+        latest, latest_ms = _timed(lambda: _value(connection, "check/check_latest_bar"))
+        recent, recent_ms = _timed(lambda: _value(connection, "check/check_recent_features"))
+        _, symbols_ms = _timed(lambda: connection.execute(query("check/check_symbol_times")).fetchall())
+        newest = connection.execute(query("bars/newest_bars"), {"symbols": symbols}).fetchall()
+        quarantined = _value(connection, "quarantine/count_quarantined")
+        last_backup = _value(connection, "backup/last_backup")
         delay = timedelta(minutes=load_deployments(settings.deployments_file).pipeline.finality_delay_minutes)
         until = _last_tick()
         missing = missing_bars(connection, symbols, until, sessions=CHECKED_SESSIONS, finality_delay=delay)
@@ -66,7 +66,7 @@ def require_bars(settings: Settings, symbols: Sequence[str]) -> None:
     """Raise UsageError with the symbols that have no final bar: there is nothing to compute from."""
     with connect(settings) as connection:
         require_current_schema(connection)
-        newest = connection.execute(query("newest_bars"), {"symbols": list(symbols)}).fetchall()
+        newest = connection.execute(query("bars/newest_bars"), {"symbols": list(symbols)}).fetchall()
     without = ",".join(symbol for symbol, timestamp, _ in newest if timestamp is None)
     if without:
         raise UsageError(
@@ -87,7 +87,7 @@ def story(settings: Settings, identifier: str) -> dict[str, Any]:
     """
     with connect(settings) as connection:
         require_current_schema(connection)
-        cursor = connection.execute(query("run_story"), {"id": identifier})
+        cursor = connection.execute(query("ledger/run_story"), {"id": identifier})
         names = [column.name for column in cursor.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in cursor]
         if not rows:
@@ -95,7 +95,7 @@ def story(settings: Settings, identifier: str) -> dict[str, Any]:
                 f"no run {identifier!r} in the ledger: give its run id, or the correlation id of its log"
             )
         effects = connection.execute(
-            query("run_side_effects"), {"ids": sorted({row["correlation_id"] for row in rows})}
+            query("ledger/run_side_effects"), {"ids": sorted({row["correlation_id"] for row in rows})}
         ).fetchone()
     latest = {}
     for row in sorted(rows, key=lambda row: row["try"]):

@@ -11,9 +11,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from include.mltrading.alerts.kinds import Kind
-from include.mltrading.settings import Settings
-from include.mltrading.yaml_file import Section, load_yaml
+from include.mltrading.configuration.alert_kinds import Kind
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.configuration.yaml_file import Section, load_yaml
 
 DagId = Literal[
     "complete-data-and-features-ondemand",

@@ -1,0 +1,1 @@
+"""The command line, and what a task of a DAG does in its own process."""

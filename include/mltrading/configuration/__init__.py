@@ -1,0 +1,1 @@
+"""What can be configured: settings, deployments.yaml, airflow_settings.yaml, the symbols file."""

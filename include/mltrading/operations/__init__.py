@@ -1,0 +1,1 @@
+"""What operators run: backup, archive, maintenance, checks, quarantine, reload."""
