@@ -115,7 +115,10 @@ class Finished:
 def commands() -> Iterator[Forks]:
     """What runs the command line; test_command_line_ends.py starts it as a process of its own."""
     forks = Forks(
-        *(f"include.mltrading.{name}.*" for name in ("market", "features", "store", "pipeline", "alerts", "operations")),
+        *(
+            f"include.mltrading.{name}.*"
+            for name in ("market", "features", "store", "pipeline", "alerts", "operations")
+        ),
         "include.mltrading.market.calendar:preload",
     )
     yield forks

@@ -44,6 +44,6 @@ def test_ctrl_c_ends_a_command_as_a_shell_counts_it(
         signal.raise_signal(signal.SIGINT)
         raise AssertionError
 
-    monkeypatch.setattr(command_line, "_validate", interrupted)
+    monkeypatch.setattr(command_line.upkeep, "validate", interrupted)
     assert command_line.main(["validate"]) == 130
     assert capsys.readouterr() == ("", "")
