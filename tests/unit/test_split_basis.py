@@ -197,6 +197,36 @@ def test_a_split_told_for_another_day_than_it_was_traded_moves_on_record() -> No
     assert table.record == {NEXT: Recorded(Split(NEXT, 2.0), 2.0, decided=True)}
 
 
+@pytest.mark.parametrize("ratio", [2.0, 0.1])
+def test_the_ex_dates_first_bars_on_the_old_basis_come_to_the_new_one(ratio: float) -> None:
+    table = Table(walk())
+    table.collect(BEFORE, before(DAY, ratio), since=FIRST)
+    third = sorted(bar.timestamp for bar in table.true if new_york_date(bar.timestamp) == DAY)[2]
+    table.true = [divided(bar, 1 / ratio if bar.timestamp < third else 1.0) for bar in table.true]
+    table.collect(DAY, right, told(ratio))
+    table.true = [divided(bar, ratio if bar.timestamp < third else 1.0) for bar in table.true]
+    assert table.error() < 1e-9
+
+
+def test_stored_bars_on_no_basis_between_good_ones_give_way_to_the_vendors() -> None:
+    table = Table(walk())
+    table.collect(TICKS[2], right, told(0.1), FIRST)
+    wrong = sorted(start for start in table.bars if new_york_date(start) == NEXT)[:2]
+    for start in wrong:
+        table.bars[start] = divided(table.bars[start], 10.0)
+    assert table.collect(TICKS[2], right, told(0.1)).mistaken == set(wrong)
+    assert table.error() < 1e-9
+
+
+def test_a_split_told_a_day_late_and_not_restated_yet_is_no_other_history() -> None:
+    table = Table(walk())
+    table.collect(BEFORE, before(DAY, 2.0), since=FIRST)
+    table.collect(DAY, before(DAY, 2.0))  # nobody can know
+    for tick, vendor in ((NEXT, before(DAY, 2.0)), (TICKS[2], right)):
+        table.collect(tick, vendor, told(2.0, NEXT))
+        assert table.error() < 1e-9
+
+
 def test_a_crash_by_half_after_a_split_is_news() -> None:
     true = [
         divided(bar, 2.0 if new_york_date(bar.timestamp) >= date(2026, 11, 20) else 1.0) for bar in walk()

@@ -214,14 +214,21 @@ def _runs(reply: Sequence[Bar], stored: Mapping[datetime, Bar], known: Sequence[
     sizes = [abs(size) for split in known for size in split.sizes if abs(size) >= _PLAIN]
     groups: list[list[datetime]] = []
     last: Bar | None = None
+    apart: float | None = None
     for start in sorted({*theirs, *stored}):
         bar = theirs.get(start)
-        cut = not groups or new_york_date(groups[-1][-1]) != new_york_date(start)
+        steps = []
         if bar is not None:
-            move = abs(math.log(bar.open / last.close)) if last is not None else 0.0
-            cut = cut or any(abs(move - size) < 0.05 * size for size in sizes)
+            steps.append(math.log(bar.open / last.close) if last is not None else 0.0)
+            if start in stored:
+                steps.append(distance(bar, stored[start]) - (0.0 if apart is None else apart))
+                apart = distance(bar, stored[start])
             last = bar
-        if cut:
+        if (
+            not groups
+            or new_york_date(groups[-1][-1]) != new_york_date(start)
+            or any(abs(abs(step) - size) < 0.05 * size for step in steps for size in sizes)
+        ):
             groups.append([])
         groups[-1].append(start)
     runs = []
@@ -317,7 +324,7 @@ def _table_options(
         ]
     if near is not None:
         for index, split in enumerate(known):
-            if index in crossed or state.choices[index] != Choice(applied=split.applied):
+            if index in crossed or state.choices[index].applied != split.applied:
                 continue
             if _may_be_near(split, near):
                 ratio, more = split.ratio, _OTHER_DAY_NEARBY
@@ -362,21 +369,21 @@ def _reply_options(
             )
         ]
     others: list[tuple[float, float, float, tuple[Choice, ...]]] = []
-    if run.apart is not None and abs(run.apart - (state.reply - state.table)) < SAME:
-        return options
+    # Where shared bars differ as those after them do, no basis changes but that of reply and table alike.
+    as_before = run.apart is not None and abs(run.apart - (state.reply - state.table)) < SAME
     move = later.reply[0] - run.reply[1] if run.reply and later.reply else math.inf
     for index, split in enumerate(known):
         if index in crossed:
             continue
-        near = _may_be_near(split, later.day) and later.day != run.day
+        near = _may_be_near(split, later.day) and (later.day != run.day or later.day == split.ex_date)
         for size in split.sizes:
             # Only shared bars show a small ratio on another day; a large one shows by both its ends.
-            if run.apart is None and (abs(size) < _PLAIN or abs(move) < abs(size) / 2):
+            if (run.apart is None or as_before) and (abs(size) < _PLAIN or abs(move) < abs(size) / 2):
                 continue
             if near:
                 choices = _with(state.choices, index, jump=size)
                 others.append((state.known_reply + size, _OTHER_DAY_NEARBY, state.debt, choices))
-            for step in (size, -size):
+            for step in () if as_before else (size, -size):
                 debt = state.debt + (step if run.apart is None else 0.0)
                 others.append((state.known_reply + step, _OTHER_DAY, debt, state.choices))
     return options + others

@@ -68,11 +68,13 @@ class Adjustment:
 
     reply: (start, factor): from that instant on the reply's prices are to be divided by the factor, up to the
     next start; None: those bars stand on no basis that splits explain, and the table's are kept. found: what
-    changes on record and in the table.
+    changes on record and in the table. mistaken: starts of stored bars that stand on no basis, while the
+    reply runs on: whatever their distance, the reply's take their place.
     """
 
     reply: list[tuple[datetime, float | None]] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
+    mistaken: frozenset[datetime] = frozenset()
 
     @property
     def moves_table(self) -> bool:
@@ -136,14 +138,26 @@ def reconcile(
     found = [
         item for index, split in enumerate(known) if (item := _found(index, split, reading, span)) is not None
     ]
-    found += _unexplained(symbol, reading)
+    unexplained = _unexplained(symbol, reading)
     parts: list[tuple[datetime, float | None]] = []
     for run, state in zip(reading.runs, reading.states, strict=True):
         # Twelve digits: the logarithms' last bits are noise, and would round volumes the other way.
         factor = float(f"{math.exp(state.reply):.12g}") if state.reply_is_known else None
         if run.reply and (not parts or parts[-1][1] != factor):
             parts.append((run.start, factor))
-    return Adjustment([] if parts == [(parts[0][0], 1.0)] else parts, found)
+    mistaken = frozenset() if unexplained else _mistaken(reading, stored)
+    return Adjustment([] if parts == [(parts[0][0], 1.0)] else parts, found + unexplained, mistaken)
+
+
+def _mistaken(reading: Reading, stored: Iterable[datetime]) -> frozenset[datetime]:
+    """Starts of the stored bars that stand on no basis while the reply, which has them too, runs on."""
+    return frozenset(
+        start
+        for run, state, later in zip(reading.runs, reading.states, [*reading.runs[1:], None], strict=True)
+        if run.shared and state.reply_is_known and not state.table_is_known
+        for start in stored
+        if run.start <= start and (later is None or start < later.start)
+    )
 
 
 def _known(events: Sequence[Split], recorded: Sequence[Recorded]) -> list[Known]:
@@ -230,7 +244,7 @@ def _unexplained(symbol: str, reading: Reading) -> list[Found]:
     apart = [
         (run.shared, state.reply - state.table)
         for run, state in shared
-        if not (state.reply_is_known and state.table_is_known)
+        if not (state.reply_is_known and state.table_is_known) and abs(state.reply - state.table) >= SAME
     ]
     if not apart:
         return []

@@ -209,7 +209,11 @@ class Collection:
         restated = self._record_splits(connection, symbol, adjustment)
         judged = judge(
             adjustment.rebased(good),
-            market_data.final_bars(connection, symbol, start, self.window.end),
+            [
+                bar
+                for bar in market_data.final_bars(connection, symbol, start, self.window.end)
+                if bar.timestamp not in adjustment.mistaken
+            ],
             market_data.released_bars(connection, symbol),
         )
         retracted = market_data.retract_bars(connection, symbol, judged.untrue, correlation_id=run_id)
