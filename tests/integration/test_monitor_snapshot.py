@@ -176,9 +176,16 @@ def test_an_hour_in_which_nobody_traded_is_no_missing_bar(connection: Connection
 def test_the_expected_bar_follows_the_exchanges_calendar(
     connection: Connection, now: str, expected: str
 ) -> None:
+    newest = datetime.fromisoformat(f"{expected}+00:00")
+    connection.execute(
+        "INSERT INTO market_data (symbol, timestamp, open, high, low, close, volume, is_final, source)"
+        " VALUES ('AAPL', %s, 1, 1, 1, 1, 1, true, 'simulated')",
+        (newest,),
+    )
     found = look(connection, ["AAPL"], "freshness", now=datetime.fromisoformat(f"{now}+00:00"))
 
-    assert found.expected_bar == datetime.fromisoformat(f"{expected}+00:00")
+    assert found.expected_bar == newest
+    assert [(symbol.bars_behind, symbol.freshness) for symbol in found.symbols] == [(0, "fresh")]
 
 
 def test_features_are_behind_by_the_final_bars_that_are_stale(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from psycopg import IsolationLevel
 
 from include.mltrading.configuration.deployments import DagId, Deployments
 from include.mltrading.features.definitions import FEATURE_VERSION
-from include.mltrading.market.calendar import bars_of, grid, last_sessions, market_time_ago
+from include.mltrading.market.calendar import bars_of, grid, last_sessions, market_time_ago, served_bars
 from include.mltrading.monitor.machine import Disk, Memory, disks, memory
 from include.mltrading.operations.check import CHECKED_SESSIONS
 from include.mltrading.pipeline.quality import silent_symbols
@@ -490,7 +490,7 @@ class _Market:
 
     def __init__(self, since: datetime, until: datetime, now: datetime) -> None:
         bars = sorted(grid(since, now).items())
-        self._due = [start for start, end in bars if end <= until]
+        self._due = [start for start, end in served_bars(since, now) if end <= until]
         self._starts = [start for start, _ in bars]
         # open_since[i]: hours for which the exchange was open from the start of bar i to now.
         hours = [(min(end, now) - start) / timedelta(hours=1) for start, end in reversed(bars)]
