@@ -1,6 +1,7 @@
 -- An open alert is seen again: mailed once it is confirmed, and again, where its kind reminds, after the
--- quiet period of its condition: whenever it is seen, or by another run. (Its own sent_at counts for itself: who has just sent the mail may have
--- committed after this statement's snapshot was taken, which only the updated row sees.)
+-- quiet period of its condition: whenever it is seen, or by another run. (Its own sent_at counts for itself:
+-- who has just sent the mail may have committed after this statement's snapshot was taken, which only the
+-- updated row sees.)
 UPDATE alerts SET
     last_seen_at = clock_timestamp(), subject = %(subject)s, details = %(details)s,
     run_id = coalesce(%(run_id)s, run_id),

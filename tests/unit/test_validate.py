@@ -115,6 +115,13 @@ def test_a_dag_that_only_people_start_may_take_more_than_a_week(with_deployments
     assert with_deployments(change) == []
 
 
+def test_a_collection_with_rare_ticks_has_a_cron(with_deployments: Write) -> None:
+    def once_a_year(changed: dict[str, Any]) -> None:
+        changed["schedule_types"]["market_hours"].update(cron="0 9 2 1 *")
+
+    assert with_deployments(once_a_year) == []
+
+
 @pytest.fixture
 def with_airflow_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """The problems of the shipped airflow_settings.yaml after a change."""

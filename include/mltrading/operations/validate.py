@@ -182,7 +182,7 @@ def _ticks_agree(deployments: Deployments) -> Iterator[str]:
     collections, features = (_ticks(deployments.schedule(dag_id)) for dag_id in (COLLECTION, FEATURES))
     after = Counter(bisect_right(collections, tick) for tick in features)
     lonely = [tick for place, tick in enumerate(collections, start=1) if after[place] != 1]
-    if features and not collections:
+    if features and deployments.schedule(COLLECTION).cron is None:
         yield (
             f"deployments.{COLLECTION}.schedule_type {deployments.deployments[COLLECTION].schedule_type!r} "
             "has no cron, and the features wait for its ticks: give it one that has"
