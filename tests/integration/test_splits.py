@@ -4,6 +4,7 @@ basis throughout.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from include.market_simulator import MarketSimulator
+from include.mltrading.market import yahoo
 from include.mltrading.store import ledger, market_data
 from tests.integration.collecting import (
     START,
@@ -230,6 +232,21 @@ def test_dividends_are_restated_with_the_bars_and_follow_the_vendors_corrections
     assert rows(database, paid) == [("2026-01-12", 0.25), ("2026-01-20", 0.25)]
     ended = "SELECT ex_date::text, value FROM corporate_action_history"
     assert rows(database, ended) == [("2026-01-16", 0.25)]
+
+
+def test_a_dividend_stays_while_the_vendors_events_cannot_be_read(
+    collect: Collect, database: str, simulator: MarketSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.fault("dividend", ex_date="2026-01-16", amount=0.5)
+    collect(BEFORE, START)
+    fetch = yahoo.fetch_hourly
+
+    def lossy(*arguments: Any, **options: Any) -> yahoo.VendorReply:
+        return dataclasses.replace(fetch(*arguments, **options), dividends=[], events_lost=True)
+
+    monkeypatch.setattr(yahoo, "fetch_hourly", lossy)
+    assert collect(CLOSE, START).status == "ok"
+    assert rows(database, "SELECT ex_date::text, value FROM corporate_actions") == [("2026-01-16", 0.5)]
 
 
 STEPS: list[tuple[Any, str]] = [

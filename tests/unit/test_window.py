@@ -105,3 +105,11 @@ def test_a_year_that_nobody_means_is_refused(text: str) -> None:
 def test_what_is_no_date_is_refused(text: Any) -> None:
     with pytest.raises(UsageError, match=r"start .*give an ISO date"):
         parse_instant(text, "start")
+
+
+def test_a_request_begins_a_bar_earlier_than_what_is_wanted_of_it() -> None:
+    """The first bar of a requested range may come without its volume."""
+    friday, monday = (datetime(2026, 1, day, 14, 30, tzinfo=UTC) for day in (2, 5))
+    window = Window(monday + timedelta(hours=7), start=monday)
+    assert window.asked_from(monday) == friday + timedelta(hours=6)
+    assert window.asked_from(monday + timedelta(hours=1)) == monday

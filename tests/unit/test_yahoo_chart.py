@@ -132,6 +132,7 @@ def test_an_event_that_cannot_be_read_costs_the_event_and_never_the_bars(
         chart = read_chart(document(events=events), "BRK-B")
     assert len(chart.bars) == 2
     assert chart.splits == chart.dividends == ()
+    assert chart.events_lost
     assert "BRK-B" in caplog.text
     assert "left out" in caplog.text
 
@@ -139,3 +140,4 @@ def test_an_event_that_cannot_be_read_costs_the_event_and_never_the_bars(
 def test_a_good_event_stays_beside_a_bad_one() -> None:
     events = {"splits": {"a": "4:1", "b": {"date": OPEN, "numerator": 1, "denominator": 8}}}
     assert read_chart(document(events=events), "BRK-B").splits == (Split(date(2026, 3, 23), 0.125),)
+    assert not read_chart(document(events={"splits": {"b": events["splits"]["b"]}}), "BRK-B").events_lost

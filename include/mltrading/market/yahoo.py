@@ -42,7 +42,8 @@ class VendorReply:
 
     bars: as the vendor has them, oldest first; NaN prices and rows off the hourly grid included.
     source: "yahoo", or "simulated" where the reply's X-Market-Data header says so. first_trade: when the
-    symbol was first traded, UTC; None where Yahoo does not say.
+    symbol was first traded, UTC; None where Yahoo does not say. events_lost: some event could not be read, so
+    that one which is not there may still be true.
     """
 
     symbol: str
@@ -51,6 +52,7 @@ class VendorReply:
     dividends: list[Dividend]
     source: str
     first_trade: datetime | None = None
+    events_lost: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ class Chart:
 
     reason: Yahoo's words where it refused, else None. misfit: how it differs from hourly bars of the US share
     that was asked for, None where it does not. bars: in the vendor's own order, NaN for null. splits and
-    dividends: those that can be read, one a day. first_trade: UTC, None where it does not say.
+    dividends: those that can be read, one a day; events_lost: there are others. first_trade: UTC, None where
+    it does not say.
     """
 
     reason: str | None = None
@@ -49,6 +50,7 @@ class Chart:
     splits: tuple[Split, ...] = ()
     dividends: tuple[Dividend, ...] = ()
     first_trade: datetime | None = None
+    events_lost: bool = False
 
 
 def read_chart(body: bytes, asked: str) -> Chart:
@@ -70,8 +72,8 @@ def read_chart(body: bytes, asked: str) -> Chart:
     columns = ([_number(value) for value in quotes[0][name]] for name in _COLUMNS)
     bars = tuple(Bar(*values) for values in zip(stamps, *columns, strict=True))
     events = result.get("events") or {}
-    ratios = _events(asked, events, "splits", _ratio)
-    amounts = _events(asked, events, "dividends", _amount)
+    ratios, splits_lost = _events(asked, events, "splits", _ratio)
+    amounts, dividends_lost = _events(asked, events, "dividends", _amount)
     return Chart(
         misfit=_misfit(meta, asked),
         bars=bars,
@@ -79,6 +81,7 @@ def read_chart(body: bytes, asked: str) -> Chart:
         splits=tuple(Split(day, math.prod(set(values))) for day, values in ratios),
         dividends=tuple(Dividend(day, math.fsum(values)) for day, values in amounts),
         first_trade=_first_trade(meta),
+        events_lost=splits_lost or dividends_lost,
     )
 
 
@@ -118,24 +121,26 @@ def _first_trade(meta: Mapping[str, Any]) -> datetime | None:
 
 def _events(
     symbol: str, events: Any, kind: str, value: Callable[[Mapping[str, Any]], float]
-) -> list[tuple[date, list[float]]]:
-    """The events of one kind: New York date -> values."""
+) -> tuple[list[tuple[date, list[float]]], bool]:
+    """The events of one kind, New York date -> values; and whether there are others that cannot be read."""
     found: defaultdict[date, list[float]] = defaultdict(list)
     try:
         told = list((events.get(kind) or {}).values())
     except AttributeError:
         log.warning("%s: its %s cannot be read and are left out", symbol, kind)
-        return []
+        return [], True
+    lost = False
     for event in told:
         try:
             day, amount = new_york_date(_instant(event["date"])), value(event)
             found[day].append(amount)
         except UNREADABLE as error:
+            lost = True
             log.warning(
                 "%s: one of its %s cannot be read and is left out (%s: %.100s)",
                 symbol, kind, type(error).__name__, error,
             )  # fmt: skip
-    return sorted(found.items())
+    return sorted(found.items()), lost
 
 
 def _ratio(event: Mapping[str, Any]) -> float:

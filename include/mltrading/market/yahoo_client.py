@@ -386,6 +386,7 @@ def _fetch(symbol: str, start: datetime, end: datetime, session: YahooSession, s
         dividends=[dividend for dividend in chart.dividends if days[0] <= dividend.ex_date <= days[1]],
         source=state.source,
         first_trade=chart.first_trade,
+        events_lost=chart.events_lost,
     )
 
 

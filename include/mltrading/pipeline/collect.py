@@ -304,7 +304,12 @@ def _reconciled(
 
 
 def _event_days(reply: VendorReply, start: datetime) -> tuple[date, date]:
-    """The first and the last day of whose events the reply would tell: an event is stamped with the open."""
+    """The first and the last day of whose events the reply would tell: an event is stamped with the open.
+
+    None, where an event could not be read: it may be any of those on record.
+    """
+    if reply.events_lost:
+        return date.max, date.min
     days = [new_york_date(bar.timestamp) for bar in reply.bars]
     first = new_york_date(start)
     opens = [session.open for session in sessions_between(first, first)]
