@@ -85,7 +85,6 @@ def test_what_it_stored_is_a_year_of_bars_and_a_feature_row_for_each_final_one(s
                 assert undefined == (feature.first_bar,), feature.column
 
 
-@pytest.mark.exhaustive
 def test_a_second_demo_goes_on_with_what_the_first_has_stored(state: Path) -> None:
     with EmbeddedPostgres(state, report=lambda line: None) as server:
         url = server.url(MARKET_DATABASE)
