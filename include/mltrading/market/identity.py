@@ -14,6 +14,7 @@ from statistics import median
 
 from include.mltrading.errors import OtherHistoryError
 from include.mltrading.market.bars import Bar, defect
+from include.mltrading.market.basis import distance
 from include.mltrading.market.yahoo import Split
 
 # The vendor's first day of trading may be off by some days; bars from before it count from here on.
@@ -82,8 +83,4 @@ def _span(bars: Sequence[Bar]) -> str:
 def _ratios(reply: Sequence[Bar], stored: Sequence[Bar]) -> list[float]:
     """The logarithm of reply over table for each shared hour, in time order."""
     ours = {bar.timestamp: bar for bar in stored}
-    return [
-        median(math.log(a / b) for a, b in zip(bar[1:5], ours[bar.timestamp][1:5], strict=True))
-        for bar in sorted(reply)
-        if bar.timestamp in ours
-    ]
+    return [distance(bar, ours[bar.timestamp]) for bar in sorted(reply) if bar.timestamp in ours]
