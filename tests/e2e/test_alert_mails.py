@@ -39,7 +39,7 @@ _CLOCK = """
 from datetime import datetime
 from pathlib import Path
 
-from include.mltrading.alerts import checks
+from include.mltrading.alerts import freshness as checks
 
 __all__ = []  # Airflow would take over all names
 shipped = checks.freshness

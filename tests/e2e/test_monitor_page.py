@@ -18,7 +18,7 @@ from include.mltrading.configuration.settings import Settings
 from include.mltrading.configuration.symbols import read_symbols_file
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import bars_of, last_sessions
-from include.mltrading.monitor.snapshot import PARTS
+from include.mltrading.monitor.figures import PARTS
 from include.standalone.runs import connect_metadata
 
 if TYPE_CHECKING:

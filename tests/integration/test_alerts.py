@@ -18,13 +18,21 @@ from mail_catcher import MailCatcher, html_of, text_of
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from include.market_simulator import MarketSimulator
-from include.mltrading.airflow import alerts, compat
-from include.mltrading.airflow.alerts import deliver
-from include.mltrading.alerts import checks
+from include.mltrading.airflow import compat
+from include.mltrading.airflow.delivery import deliver
+from include.mltrading.airflow.failed_runs import tell_outcome
+from include.mltrading.alerts import checks, data
+from include.mltrading.alerts.freshness import freshness
 from include.mltrading.alerts.store import Alert, Details, Item, open_alert, open_alerts, record_past, resolve
 from include.mltrading.cli.task import Task, run_task
 from include.mltrading.configuration.alert_kinds import MANNERS, Kind
-from include.mltrading.configuration.deployments import Deployments, load_deployments
+from include.mltrading.configuration.deployments import (
+    COLLECTION,
+    FEATURES,
+    LOAD,
+    Deployments,
+    load_deployments,
+)
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import OtherHistoryError
 from include.mltrading.market.calendar import NEW_YORK, bars_of, grid, last_sessions, served_bars
@@ -246,7 +254,7 @@ def outcome(
         runs[0] += not again
         run_id = f"run {runs[0]}"
         now = datetime.now(UTC)
-        run = compat.RunFacts(checks.COLLECTION, run_id, "scheduled", "failed", now, now)
+        run = compat.RunFacts(COLLECTION, run_id, "scheduled", "failed", now, now)
         red = [compat.InstanceFacts(task, -1, "failed", None, None, "http://h/log")] if task else []
         monkeypatch.setattr(compat, "instances", lambda *_, **__: red)
         for symbol in [] if task else ASKED:
@@ -254,9 +262,9 @@ def outcome(
                 "INSERT INTO processing_history (dag_id, run_id, step, symbol, try, correlation_id,"
                 " window_end, finished_at, status)"
                 " VALUES (%s, %s, 'collect_symbol', %s, 1, 'c', now(), now(), %s) ON CONFLICT DO NOTHING",
-                (checks.COLLECTION, run_id, symbol, "error" if symbol in failing else "ok"),
+                (COLLECTION, run_id, symbol, "error" if symbol in failing else "ok"),
             )
-        alerts._tell_outcome(market, deployments, run, context, ASKED, failed=bool(failing or task))
+        tell_outcome(market, deployments, run, context, ASKED, failed=bool(failing or task))
         deliver(market, deployments)
         return [str(mail["Subject"]).split(" New York: ")[-1] for mail in catcher.take()]
 
@@ -430,10 +438,10 @@ def test_any_text_in_an_error_reaches_the_reader(
 
 
 def test_any_text_of_an_error_is_a_result(market: Connection) -> None:
-    attempt = ledger.Attempt(checks.COLLECTION, "run 1", "collect_symbol", 1, "c", datetime.now(UTC))
+    attempt = ledger.Attempt(COLLECTION, "run 1", "collect_symbol", 1, "c", datetime.now(UTC))
     ledger.claim(market, attempt, ["AAPL"])
     ledger.fail(market, attempt, "AAPL", "error", "東京 \0 \ud800", 1.0, 1.0, 1)
-    results = ledger.latest(market, checks.COLLECTION, "run 1", "collect_symbol", ["AAPL"])
+    results = ledger.latest(market, COLLECTION, "run 1", "collect_symbol", ["AAPL"])
     assert results["AAPL"].error == "東京 \ufffd ?"
 
 
@@ -483,7 +491,7 @@ def store_bars(market: Connection, until: datetime, *, features: bool = True) ->
 
 
 def stale(market: Connection, deployments: Deployments, now: datetime) -> list[tuple[str | None, list[str]]]:
-    checks.freshness(market, deployments, SYMBOLS, now)
+    freshness(market, deployments, SYMBOLS, now)
     return [(it.dag_id, it.details.symbols) for it in open_alerts(market, ["data_stale"])]
 
 
@@ -493,7 +501,7 @@ def test_bars_are_stale_after_two_hours_of_trading_without_a_bar_that_is_due(
     store_bars(market, new_york(16, 10, 30))
     # The bar that ended at 11:30 is due; at 13:30 two hours of trading have passed since.
     assert stale(market, deployments, new_york(16, 13, 29)) == []
-    assert stale(market, deployments, new_york(16, 13, 31)) == [(checks.COLLECTION, SYMBOLS)]
+    assert stale(market, deployments, new_york(16, 13, 31)) == [(COLLECTION, SYMBOLS)]
     [told] = open_alerts(market)
     assert ("Expected by now", "the bar of Fri 2026-01-16 10:30 New York") in told.details.facts
     assert told.details.items[0].text == "AAPL: Fri 2026-01-16 09:30 New York"
@@ -520,7 +528,7 @@ def test_a_weekend_does_not_make_fridays_last_bars_stale_on_the_next_session(
 ) -> None:
     store_bars(market, new_york(16, 16))
     assert stale(market, deployments, new_york(20, 12, 29)) == []
-    assert stale(market, deployments, new_york(20, 12, 31)) == [(checks.COLLECTION, SYMBOLS)]
+    assert stale(market, deployments, new_york(20, 12, 31)) == [(COLLECTION, SYMBOLS)]
 
 
 def test_two_hours_of_trading_go_on_after_a_weekend_where_they_ended_before_it(
@@ -529,7 +537,7 @@ def test_two_hours_of_trading_go_on_after_a_weekend_where_they_ended_before_it(
     # The bar that is lacking ended at 15:30: half an hour of trading on Friday, then an hour and a half.
     store_bars(market, new_york(16, 14, 30))
     assert stale(market, deployments, new_york(20, 10, 59)) == []
-    assert stale(market, deployments, new_york(20, 11, 1)) == [(checks.COLLECTION, SYMBOLS)]
+    assert stale(market, deployments, new_york(20, 11, 1)) == [(COLLECTION, SYMBOLS)]
 
 
 def test_stale_data_is_over_when_the_bars_are_there_also_at_night(
@@ -554,7 +562,7 @@ def test_features_are_stale_when_a_stored_bar_has_waited_too_long_for_them(
 ) -> None:
     store_bars(market, new_york(16, 13, 30), features=False)
     assert stale(market, deployments, new_york(16, 15, 29)) == []
-    assert stale(market, deployments, new_york(16, 15, 31)) == [(checks.FEATURES_DAG, SYMBOLS)]
+    assert stale(market, deployments, new_york(16, 15, 31)) == [(FEATURES, SYMBOLS)]
 
 
 def test_old_bars_that_are_being_loaded_now_make_no_features_stale(
@@ -571,9 +579,9 @@ def test_a_load_that_failed_a_day_ago_is_told_and_one_that_was_never_triggered_i
 ) -> None:
     now = datetime.now(UTC)
     assert stale(market, deployments, now) == []
-    open_alert(market, alert("run_failed", "load", dag_id=checks.LOAD, run_id="r"), deployments.alerts)
+    open_alert(market, alert("run_failed", "load", dag_id=LOAD, run_id="r"), deployments.alerts)
     assert stale(market, deployments, now + timedelta(hours=23)) == []
-    assert stale(market, deployments, now + timedelta(hours=25)) == [(checks.LOAD, [])]
+    assert stale(market, deployments, now + timedelta(hours=25)) == [(LOAD, [])]
     resolve(market, ["load"])
     assert stale(market, deployments, now + timedelta(hours=26)) == []
 
@@ -589,7 +597,7 @@ def here(settings: Settings, tmp_path: Path) -> Settings:
     return dataclasses.replace(settings, symbols_file=path)
 
 
-RUN = Run(checks.COLLECTION, "run 1", 1, datetime.now(UTC))
+RUN = Run(COLLECTION, "run 1", 1, datetime.now(UTC))
 NOTHING = Quality([], {}, [], [])
 
 
@@ -599,7 +607,7 @@ def record_tries(market: Connection, *statuses: str, symbols: Sequence[str] = SY
             "INSERT INTO processing_history (dag_id, run_id, step, symbol, try, correlation_id, window_end,"
             " finished_at, status) VALUES (%s, 'run 1', 'collect_symbol', %s, 1, 'c', now(), now(), %s)"
             " ON CONFLICT (dag_id, run_id, step, symbol, try) DO UPDATE SET status = excluded.status",
-            (checks.COLLECTION, symbol, status),
+            (COLLECTION, symbol, status),
         )
 
 
@@ -656,7 +664,7 @@ def test_a_check_that_cannot_be_made_keeps_no_other_from_it(
     market: Connection, here: Settings, deployments: Deployments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLTRADING_STATE_DIR", "/nowhere")
-    monkeypatch.setattr(checks, "missing_bars", None)
+    monkeypatch.setattr(data, "missing_bars", None)
     strict = changed(deployments, memory_free_share=1.0, connections_share=1e-6)
     record_tries(market, "ok", "timeout")
     assert left_behind(market, here, strict) == ["timeouts_high", "connections_high", "memory_low"]
@@ -715,7 +723,7 @@ def test_a_symbol_without_new_bars_for_five_sessions_is_told_once_and_no_more_as
         deliver(market, tolerant)
         pass_time(market, 24 * 60)
     noon = closed[-1].open + timedelta(hours=3)
-    checks.freshness(market, tolerant, SYMBOLS, noon)
+    freshness(market, tolerant, SYMBOLS, noon)
     assert catcher.subjects == [
         "[MLTrading] warning: AAPL: no new bar for 5 sessions: halted, delisted or renamed?"
     ]
@@ -816,7 +824,7 @@ def collecting(symbols: list[str], run_type: str = "scheduled") -> Task:
         "symbols": symbols,
         "params": {"data_period": "1d"},
         "run": {
-            "dag_id": checks.COLLECTION,
+            "dag_id": COLLECTION,
             "run_id": "run 1",
             "run_type": run_type,
             "try_number": 1,

@@ -18,8 +18,11 @@ from include.mltrading.configuration.deployments import Deployments, load_deploy
 from include.mltrading.errors import SchemaError
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import bars_of, last_sessions
+from include.mltrading.monitor.figures import Part, Snapshot, Success
+from include.mltrading.monitor.freshness import COUNT_TO
 from include.mltrading.monitor.health import health
-from include.mltrading.monitor.snapshot import COUNT_TO, FinishedRuns, Part, Snapshot, Success, snapshot
+from include.mltrading.monitor.runs import FinishedRuns
+from include.mltrading.monitor.snapshot import snapshot
 from include.mltrading.monitor.symbol import SymbolPage, symbol_page
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.pool import ReadPool, SlowDatabaseError

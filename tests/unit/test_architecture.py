@@ -18,7 +18,7 @@ FLOORS = [
     ["market", "features"],
     ["store"],
     ["pipeline"],
-    ["alerts", "operations", "monitor"],
+    ["operations", "monitor", "alerts"],
     ["cli", "__main__", "airflow"],
 ]
 ORDER = {room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)}

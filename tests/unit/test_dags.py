@@ -20,7 +20,7 @@ from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
 from airflow.serialization.serialized_objects import SerializedDAG
 from jinja2 import Environment
 
-from include.mltrading.airflow import alerts
+from include.mltrading.airflow import alerts, late_runs
 from include.mltrading.configuration.airflow_settings import load_settings
 from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.mltrading.configuration.symbols import read_symbols_file
@@ -92,7 +92,7 @@ def test_every_dag_keeps_the_rules_of_the_house(dags: dict[str, Any]) -> None:
 def test_people_are_told_of_every_dag(dags: dict[str, Any]) -> None:
     for dag in dags.values():
         told_by = (dag.on_success_callback, dag.on_failure_callback, dag.sla_miss_callback)
-        assert told_by == (alerts.on_success, alerts.on_failure, alerts.on_sla_miss)
+        assert told_by == (alerts.on_success, alerts.on_failure, late_runs.on_sla_miss)
 
 
 def test_every_param_explains_itself(dags: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
 from airflow.timetables.interval import CronDataIntervalTimetable
 from airflow.utils import timezone
 
-from include.mltrading.airflow.alerts import look_around
 from include.mltrading.airflow.compat import is_paused, run_exists, run_type
+from include.mltrading.airflow.late_runs import look_around
 
 
 class CollectionGate(ExternalTaskSensor):

@@ -23,12 +23,14 @@ from psycopg_pool import PoolTimeout
 
 from include.mltrading.airflow.compat import map_index_of, newest_runs
 from include.mltrading.airflow.connection import CONNECTION_ID, libpq_keywords
-from include.mltrading.configuration.deployments import DagId, Deployments, load_deployments
+from include.mltrading.configuration.deployments import LOAD, Deployments, load_deployments
 from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.mltrading.configuration.symbols import parse_symbol, read_symbols_file
 from include.mltrading.errors import DatabaseRefusedError, MLTradingError, SchemaError, UsageError
+from include.mltrading.monitor.figures import PARTS, Part
 from include.mltrading.monitor.health import Word, health
-from include.mltrading.monitor.snapshot import PARTS, FinishedRuns, Part, snapshot
+from include.mltrading.monitor.runs import FinishedRuns
+from include.mltrading.monitor.snapshot import snapshot
 from include.mltrading.monitor.symbol import MOST_SESSIONS, symbol_page
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.pool import ReadPool, SlowDatabaseError
@@ -138,12 +140,11 @@ def monitor_data(parts: list[Part], now: datetime) -> Answer:
 
     state: ok, empty, first_run; misconfigured, no_schema, slow, down.
     """
-    load: DagId = "complete-data-and-features-ondemand"
 
     def look(at: _Sources) -> Answer:
         found = snapshot(at.connection, at.deployments, at.symbols, now, parts, at.finished).as_document()
         if found["state"] == "empty":
-            name = at.deployments.deployments[load].display_name
+            name = at.deployments.deployments[LOAD].display_name
             found["message"] = f"the database is empty: trigger the DAG {name} to load the first bars"
         elif found["state"] == "first_run":
             found["message"] = FIRST_RUN
@@ -155,7 +156,7 @@ def monitor_data(parts: list[Part], now: datetime) -> Answer:
         airflow_runs = newest_runs([pipeline["dag_id"] for pipeline in document["pipelines"]])
         for pipeline in document["pipelines"]:
             pipeline["airflow"] = airflow_runs[pipeline["dag_id"]]
-    if document["state"] == "empty" and newest_runs([load])[load]["state"] in ("queued", "running"):
+    if document["state"] == "empty" and newest_runs([LOAD])[LOAD]["state"] in ("queued", "running"):
         # Somebody has triggered it, and no symbol has begun.
         document |= {"state": "first_run", "message": FIRST_RUN}
     return document, status

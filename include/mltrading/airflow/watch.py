@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from include.mltrading.airflow import alerts, compat
+from include.mltrading.airflow import compat, late_runs
 from include.mltrading.configuration.deployments import load_deployments
 from include.mltrading.configuration.settings import Settings
 
@@ -27,7 +27,7 @@ def watched(context: Any) -> Iterator[None]:
     """Look around now, unless many of the same kind do, and while the block lasts."""
     try:
         run = compat.run_facts(context["dag_run"])
-        due_at = alerts.due_at(run, load_deployments(Settings.from_environment().deployments_file))
+        due_at = late_runs.due_at(run, load_deployments(Settings.from_environment().deployments_file))
         mapped = context["ti"].map_index >= 0
     except Exception:
         log.exception("this task is not watched")
@@ -37,7 +37,7 @@ def watched(context: Any) -> Iterator[None]:
     over = threading.Event()
     thread = threading.Thread(target=_watch, args=(over, due_at, known), name="watch", daemon=True)
     if not mapped:
-        alerts.look_around(known)
+        late_runs.look_around(known)
     thread.start()
     try:
         yield
@@ -51,4 +51,4 @@ def _watch(over: threading.Event, due_at: datetime, known: set[str]) -> None:
         # A little later, so that it is late by then.
         if over.wait(left + 0.5 if 0 < left < _EVERY_SECONDS else _EVERY_SECONDS):
             return
-        alerts.look_around(known)
+        late_runs.look_around(known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from datetime import datetime
 from email import policy
 from email.message import EmailMessage
@@ -55,6 +55,10 @@ def in_new_york(instant: datetime) -> str:
 def clock_in_new_york(instant: datetime) -> str:
     """The time of day, to the second."""
     return f"{instant.astimezone(_NEW_YORK):%H:%M:%S} New York"
+
+
+def counted(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _short(text: str) -> str:

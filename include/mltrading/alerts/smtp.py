@@ -5,25 +5,12 @@ from __future__ import annotations
 import smtplib
 from collections.abc import Sequence
 from email.message import EmailMessage
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote
 
-from include.mltrading.errors import MLTradingError, UsageError
+from include.mltrading.configuration.smtp_url import smtp_parts
+from include.mltrading.errors import MLTradingError
 
 _TIMEOUT_SECONDS = 30
-
-
-def parts_of(url: str) -> SplitResult:
-    """The parts of a mail server's URL. Raises UsageError, which shows no password, for another one."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.hostname is not None and (parts.port or True)
-    except ValueError:
-        usable, parts = False, urlsplit("")
-    if not usable or parts.scheme not in ("smtp", "smtp+starttls", "smtps"):
-        raise UsageError(
-            "MLTRADING_SMTP_URL: give smtp://host:25, smtp+starttls://user:password@host:587 or smtps://…"
-        )
-    return parts
 
 
 def send(url: str, messages: Sequence[EmailMessage]) -> None:
@@ -31,7 +18,7 @@ def send(url: str, messages: Sequence[EmailMessage]) -> None:
 
     Raises UsageError for another URL, MLTradingError when the server does not take them.
     """
-    parts = parts_of(url)
+    parts = smtp_parts(url)
     host, port = parts.hostname or "", parts.port
     try:
         kind = smtplib.SMTP_SSL if parts.scheme == "smtps" else smtplib.SMTP

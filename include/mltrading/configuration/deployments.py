@@ -20,7 +20,9 @@ DagId = Literal[
     "yahoo-production-data-collection",
     "feature-engineering-production-subprocess",
 ]
-
+LOAD: DagId = "complete-data-and-features-ondemand"
+COLLECTION: DagId = "yahoo-production-data-collection"
+FEATURES: DagId = "feature-engineering-production-subprocess"
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 # The DAGs bear them as tags, and Airflow takes no longer ones.

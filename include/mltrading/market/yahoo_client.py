@@ -37,13 +37,7 @@ from include.mltrading.errors import (
     YahooUnreachableError,
 )
 from include.mltrading.market.calendar import NEW_YORK
-from include.mltrading.market.yahoo import (
-    YAHOO_HOST,
-    SessionStore,
-    VendorReply,
-    VendorSession,
-    server,
-)
+from include.mltrading.market.yahoo import YAHOO_HOST, SessionStore, VendorReply, VendorSession, server
 from include.mltrading.market.yahoo_chart import UNREADABLE, Chart, read_chart
 
 COOKIE_HOST = "fc.yahoo.com"

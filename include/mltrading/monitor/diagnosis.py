@@ -9,7 +9,8 @@ from typing import Any
 from include.mltrading.configuration.deployments import Deployments, load_deployments
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.configuration.symbols import read_symbols_file
-from include.mltrading.monitor.snapshot import Health, Pipeline, Timing, plain, snapshot
+from include.mltrading.monitor.figures import Health, Pipeline, Timing, plain
+from include.mltrading.monitor.snapshot import snapshot
 from include.mltrading.operations import check
 from include.mltrading.store.connection import connect
 from include.mltrading.store.queries import query

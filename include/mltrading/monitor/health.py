@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Literal
 
 from include.mltrading.configuration.deployments import Deployments
-from include.mltrading.monitor.snapshot import read_only, stale_before
-from include.mltrading.store.connection import Connection
+from include.mltrading.monitor.freshness import stale_before
+from include.mltrading.store.connection import Connection, read_only
 from include.mltrading.store.queries import query
 
 Word = Literal["up", "stale", "down"]

@@ -8,8 +8,9 @@ from typing import Any
 
 from include.mltrading.configuration.deployments import Deployments
 from include.mltrading.market.calendar import bars_of, last_sessions
-from include.mltrading.monitor.snapshot import plain, read_only, shown_pipelines
-from include.mltrading.store.connection import Connection
+from include.mltrading.monitor.figures import plain
+from include.mltrading.monitor.runs import shown_pipelines
+from include.mltrading.store.connection import Connection, read_only
 from include.mltrading.store.market_data import oldest_bar
 from include.mltrading.store.migrations import require_current_schema
 from include.mltrading.store.queries import query

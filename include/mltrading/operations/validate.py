@@ -25,15 +25,22 @@ from croniter import croniter
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from include.mltrading.alerts import smtp
 from include.mltrading.configuration.airflow_settings import (
     DEFAULT_FILE,
     AirflowSettings,
     ConnectionSetting,
     load_settings,
 )
-from include.mltrading.configuration.deployments import DagId, Deployments, ScheduleType, load_deployments
+from include.mltrading.configuration.deployments import (
+    COLLECTION,
+    FEATURES,
+    DagId,
+    Deployments,
+    ScheduleType,
+    load_deployments,
+)
 from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.smtp_url import smtp_parts
 from include.mltrading.configuration.symbols import MAX_BATCHES, read_symbols_file
 from include.mltrading.configuration.yaml_file import more_than_once
 from include.mltrading.errors import MLTradingError, UsageError
@@ -43,8 +50,6 @@ from include.mltrading.store.connection import NOT_A_URL
 from include.mltrading.store.migrations import MIGRATIONS_FOLDER, available
 from include.mltrading.store.queries import SQL_FOLDER
 
-COLLECTION: DagId = "yahoo-production-data-collection"
-FEATURES: DagId = "feature-engineering-production-subprocess"
 DAGS_FOLDER = PROJECT_ROOT / "dags"
 
 VARIABLES = {
@@ -99,7 +104,7 @@ def _of_environment(settings: Settings, environment: Mapping[str, str]) -> Itera
         yield NOT_A_URL  # libpq's own words repeat the URL, password and all
     if settings.smtp_url is not None:
         try:
-            smtp.parts_of(settings.smtp_url)
+            smtp_parts(settings.smtp_url)
         except UsageError as error:
             yield str(error)
 

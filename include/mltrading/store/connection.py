@@ -102,6 +102,13 @@ def connect(settings: Settings) -> Connection:
             raise _described(message, url) from None
 
 
+def read_only(connection: Connection) -> Any:
+    """A transaction that sees one state of the database and changes nothing."""
+    connection.read_only = True
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    return connection.transaction()
+
+
 def database_errors(error: psycopg.Error) -> MLTradingError:
     """A database error in one line: what the server said and, where known, the remedy."""
     message = _line(error)

@@ -22,7 +22,9 @@ from include.mltrading.configuration.deployments import load_deployments
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.bars import Bar
-from include.mltrading.monitor.snapshot import PARTS, FinishedRuns, Part, snapshot
+from include.mltrading.monitor.figures import PARTS, Part
+from include.mltrading.monitor.runs import FinishedRuns
+from include.mltrading.monitor.snapshot import snapshot
 from include.mltrading.store import market_data
 from include.mltrading.store.connection import connect
 from include.mltrading.store.migrations import migrate
