@@ -14,9 +14,10 @@ from include.market_simulator import MarketSimulator, bars
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.market.calendar import NEW_YORK, grid
 from include.mltrading.pipeline.batch import run_batch
+from include.mltrading.pipeline.child import Limits
 from include.mltrading.pipeline.collect import Collection
 from include.mltrading.pipeline.run import Run
-from include.mltrading.pipeline.runner import Limits, Outcome
+from include.mltrading.pipeline.runner import Outcome
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.window import Window
 

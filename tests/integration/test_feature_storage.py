@@ -21,10 +21,10 @@ from include.mltrading.features.definitions import COLUMNS, FEATURES
 from include.mltrading.market.bars import Bar
 from include.mltrading.operations import check
 from include.mltrading.pipeline.batch import run_batch
+from include.mltrading.pipeline.child import Limits
 from include.mltrading.pipeline.features import FeatureComputation
 from include.mltrading.pipeline.publish import verify
 from include.mltrading.pipeline.run import Run
-from include.mltrading.pipeline.runner import Limits
 from include.mltrading.pipeline.steps import FEATURES as STEP
 from include.mltrading.store import feature_table, ledger, market_data
 from include.mltrading.store.arrays import as_instants

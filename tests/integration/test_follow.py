@@ -19,7 +19,7 @@ import pytest
 
 from include.mltrading.airflow.operator import _COMMAND
 from include.mltrading.configuration.settings import PROJECT_ROOT
-from include.mltrading.pipeline.runner import parent_of
+from include.mltrading.pipeline.linux import parent_of
 
 pytestmark = pytest.mark.integration
 

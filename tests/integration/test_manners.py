@@ -23,9 +23,10 @@ from include.mltrading.errors import PostponedError
 from include.mltrading.market.calendar import NEW_YORK
 from include.mltrading.market.yahoo import VendorSession
 from include.mltrading.pipeline.batch import run_batch, worst_exit_code
+from include.mltrading.pipeline.child import Limits
 from include.mltrading.pipeline.collect import Collection
 from include.mltrading.pipeline.run import Run
-from include.mltrading.pipeline.runner import Limits, Outcome, run_isolated
+from include.mltrading.pipeline.runner import Outcome, run_isolated
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.window import Window
 from include.mltrading.store import request_clock

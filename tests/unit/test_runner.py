@@ -21,7 +21,8 @@ import pytest
 from include.mltrading.configuration.settings import PROJECT_ROOT
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.pipeline import runner as isolated
-from include.mltrading.pipeline.runner import Limits, Outcome, run_isolated
+from include.mltrading.pipeline.child import Limits
+from include.mltrading.pipeline.runner import Outcome, run_isolated
 from tests.left_behind import left_behind
 
 # Generous to what ends by itself, also on a busy machine.
@@ -140,7 +141,7 @@ def test_an_event_of_a_finished_child_touches_no_closed_descriptor(monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "call", ["pipe", "fork", "pidfd_open", "register", "read", "wait4", "set_blocking", "_kill_leftovers"]
+    "call", ["pipe", "fork", "pidfd_open", "register", "read", "wait4", "set_blocking", "kill_leftovers"]
 )
 def test_a_fault_of_the_runner_costs_one_symbol_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, call: str
@@ -153,7 +154,7 @@ def test_a_fault_of_the_runner_costs_one_symbol_and_leaves_nothing(
             raise OSError(errno.EMFILE, "Too many open files")
         return original(*arguments, **options)
 
-    owner = {"register": selectors.DefaultSelector, "_kill_leftovers": isolated}.get(call, os)
+    owner = {"register": selectors.DefaultSelector, "kill_leftovers": isolated}.get(call, os)
     original = getattr(owner, call)
     monkeypatch.setattr(owner, call, once)
     open_before = len(list(Path("/proc/self/fd").iterdir()))
@@ -252,7 +253,8 @@ def test_the_number_at_work_never_exceeds_the_concurrency(tmp_path: Path) -> Non
 
 RUNNER = """
 import sys, time
-from include.mltrading.pipeline.runner import Limits, run_isolated
+from include.mltrading.pipeline.child import Limits
+from include.mltrading.pipeline.runner import run_isolated
 def work(symbol, started):
     started()
     print(symbol, "works", flush=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from include.mltrading.cli.arguments import Add, chosen_symbols, instant
@@ -15,6 +17,8 @@ from include.mltrading.errors import UsageError
 from include.mltrading.pipeline.window import PERIODS
 
 if TYPE_CHECKING:
+    from include.mltrading.pipeline.child import Work
+    from include.mltrading.pipeline.run import Run
     from include.mltrading.pipeline.window import Window
 
 
@@ -53,12 +57,8 @@ def register(add: Add) -> None:
 
 
 def _collect(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.configuration.deployments import load_deployments
-    from include.mltrading.market import calendar, yahoo
-    from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch
-    from include.mltrading.pipeline.collect import FETCH_SECONDS, Collection
+    from include.mltrading.pipeline.collect import Collection
     from include.mltrading.pipeline.run import Run
-    from include.mltrading.pipeline.runner import Limits
     from include.mltrading.pipeline.steps import COLLECT
 
     symbols = chosen_symbols(options, settings)
@@ -68,6 +68,26 @@ def _collect(options: argparse.Namespace, settings: Settings) -> int:
     run = Run.from_command_line(end)
     window = _window(options, run.window_end)
     window.require_served()
+    return _asked_of_yahoo(
+        options, settings, COLLECT, symbols, run, partial(Collection, settings, run, window)
+    )
+
+
+def _asked_of_yahoo(
+    options: argparse.Namespace,
+    settings: Settings,
+    step: str,
+    symbols: Sequence[str],
+    run: Run,
+    work: Callable[[timedelta], Work],
+) -> int:
+    """Do the step for each symbol, and report. work: makes it, given the finality delay."""
+    from include.mltrading.configuration.deployments import load_deployments
+    from include.mltrading.market import calendar, yahoo
+    from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch
+    from include.mltrading.pipeline.child import Limits
+    from include.mltrading.pipeline.collect import FETCH_SECONDS
+
     delay = load_deployments(settings.deployments_file).pipeline.finality_delay_minutes
     yahoo.preload()
     calendar.preload()
@@ -76,9 +96,9 @@ def _collect(options: argparse.Namespace, settings: Settings) -> int:
         outcomes = run_batch(
             settings,
             run,
-            COLLECT,
+            step,
             symbols,
-            Collection(settings, run, window, timedelta(minutes=delay)),
+            work(timedelta(minutes=delay)),
             limits=Limits(FETCH_SECONDS, STARTUP_SECONDS, FETCH_SECONDS, settings.collect_memory_mb),
             concurrency=_FETCHES,
             on_outcome=progress,
@@ -102,14 +122,9 @@ def _window(options: argparse.Namespace, end: datetime) -> Window:
 
 
 def _reload(options: argparse.Namespace, settings: Settings) -> int:
-    from include.mltrading.configuration.deployments import load_deployments
-    from include.mltrading.market import calendar, yahoo
     from include.mltrading.operations import check
     from include.mltrading.operations.reload import Reload
-    from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch
-    from include.mltrading.pipeline.collect import FETCH_SECONDS
     from include.mltrading.pipeline.run import Run
-    from include.mltrading.pipeline.runner import Limits
     from include.mltrading.pipeline.steps import RELOAD
     from include.mltrading.pipeline.window import Window
 
@@ -117,22 +132,7 @@ def _reload(options: argparse.Namespace, settings: Settings) -> int:
     run = Run.from_command_line(None)
     window = Window(run.window_end, period=options.period)
     check.require_bars(settings, symbols)
-    delay = load_deployments(settings.deployments_file).pipeline.finality_delay_minutes
-    yahoo.preload()
-    calendar.preload()
-    log_to_stderr(run.correlation_id, logging.WARNING)
-    with Progress(options, len(symbols)) as progress:
-        outcomes = run_batch(
-            settings,
-            run,
-            RELOAD,
-            symbols,
-            Reload(settings, run, window, timedelta(minutes=delay)),
-            limits=Limits(FETCH_SECONDS, STARTUP_SECONDS, FETCH_SECONDS, settings.collect_memory_mb),
-            concurrency=_FETCHES,
-            on_outcome=progress,
-        )
-    return report(options, run.correlation_id, outcomes)
+    return _asked_of_yahoo(options, settings, RELOAD, symbols, run, partial(Reload, settings, run, window))
 
 
 def _features(options: argparse.Namespace, settings: Settings) -> int:

@@ -26,6 +26,7 @@ from include.mltrading.errors import (
     UsageError,
 )
 from include.mltrading.pipeline.batch import STARTUP_SECONDS, run_batch, worst_exit_code
+from include.mltrading.pipeline.child import Limits
 from include.mltrading.pipeline.exit_codes import (
     EXIT_DATABASE_REFUSED,
     EXIT_HOPELESS,
@@ -33,7 +34,7 @@ from include.mltrading.pipeline.exit_codes import (
     EXIT_SKIP,
 )
 from include.mltrading.pipeline.run import Run
-from include.mltrading.pipeline.runner import Limits, Outcome
+from include.mltrading.pipeline.runner import Outcome
 from include.mltrading.pipeline.steps import COLLECT, FEATURES
 from include.mltrading.pipeline.window import Window, on_demand_window, parse_instant, sessions_in
 

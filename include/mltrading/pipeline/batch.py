@@ -9,8 +9,9 @@ import psycopg
 
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import MLTradingError, PostponedError, UsageError
+from include.mltrading.pipeline.child import Limits, Work
 from include.mltrading.pipeline.run import Run
-from include.mltrading.pipeline.runner import Limits, Outcome, Work, run_isolated
+from include.mltrading.pipeline.runner import Outcome, run_isolated
 from include.mltrading.store import ledger
 from include.mltrading.store.connection import connect, database_errors
 from include.mltrading.store.migrations import require_current_schema

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from include.mltrading.errors import MLTradingError
-from include.mltrading.pipeline.runner import PR_SET_PDEATHSIG, parent_of, prctl
+from include.mltrading.pipeline.linux import PR_SET_PDEATHSIG, parent_of, prctl
 
 # As `timeout --kill-after` in the operator's command: for a process that does not react.
 _KILL_AFTER_SECONDS = 10

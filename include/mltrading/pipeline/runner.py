@@ -9,11 +9,9 @@ kills it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
-import resource
 import selectors
 import signal
 import sys
@@ -22,36 +20,19 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-import psycopg
+from include.mltrading.pipeline.child import EXIT_TERMINATED, STARTED, Limits, Work, be_child
+from include.mltrading.pipeline.linux import (
+    PR_SET_CHILD_SUBREAPER,
+    children,
+    kill_group,
+    kill_leftovers,
+    prctl,
+)
 
-from include.mltrading.errors import MLTradingError
-from include.mltrading.store.connection import database_errors
-
-# include/uapi/linux/prctl.h
-PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
-_STARTED = b"S"
-_EXIT_TERMINATED = 128 + signal.SIGTERM
 _CANCELLED = "the task was told to stop"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one symbol's process may use.
-
-    seconds: from the moment the work says that it has started (connected). startup_seconds: until then.
-    cpu_seconds: processor time. memory_mb: allocations beyond what the runner itself has mapped.
-    """
-
-    seconds: float
-    startup_seconds: float
-    cpu_seconds: int
-    memory_mb: int
 
 
 @dataclass(frozen=True)
@@ -75,14 +56,11 @@ class Outcome:
     failure: str | None = None
 
 
-Work = Callable[[str, Callable[[], None]], int]
-
-
 class Terminated(SystemExit):
     """The runner was told to stop; its children are gone and recorded before this leaves."""
 
     def __init__(self) -> None:
-        super().__init__(_EXIT_TERMINATED)
+        super().__init__(EXIT_TERMINATED)
 
 
 @dataclass
@@ -118,7 +96,7 @@ def run_isolated(
     running: dict[int, _Child] = {}
 
     # Children that the process had before are somebody else's business.
-    foreign = set(_children())
+    foreign = set(children())
 
     def tell(outcome: Outcome) -> None:
         outcomes.append(outcome)
@@ -146,7 +124,7 @@ def run_isolated(
 
     def give_up(child: _Child, error: Exception) -> None:
         child.verdict = child.verdict or ("error", _fault_text(error))
-        _kill(child.pid)
+        kill_group(child.pid)
         finish(child)
 
     def finish(child: _Child) -> None:
@@ -156,7 +134,7 @@ def run_isolated(
                 selector.unregister(descriptor)
         tell(_collect(child, set(running), foreign))
 
-    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     # What is alive now is never garbage; without this a collection in a child would copy its pages.
     gc.collect()
     gc.freeze()
@@ -177,11 +155,11 @@ def run_isolated(
                 for child in running.values():
                     if child.verdict is None and time.monotonic() >= child.deadline:
                         child.verdict = ("timeout", _timeout_text(child, limits))
-                        _kill(child.pid)
+                        kill_group(child.pid)
         except Terminated:
             for child in running.values():
                 child.verdict = ("cancelled", _CANCELLED)
-                _kill(child.pid)
+                kill_group(child.pid)
             for child in list(running.values()):
                 finish(child)
             for symbol in waiting:
@@ -189,10 +167,10 @@ def run_isolated(
             raise
         finally:
             for child in running.values():
-                _kill(child.pid)
+                kill_group(child.pid)
             # Costs nothing where nothing is left.
             with contextlib.suppress(OSError):
-                _kill_leftovers(foreign)
+                kill_leftovers(foreign)
     return outcomes
 
 
@@ -211,11 +189,11 @@ def _fork(symbol: str, work: Work, limits: Limits) -> _Child:
         pid = os.fork()
         if pid == 0:
             os.close(read_end)
-            _be_child(symbol, work, limits, write_end, parent)
+            be_child(symbol, work, limits, write_end, parent)
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:
-            _kill(pid)
+            kill_group(pid)
             os.waitpid(pid, 0)
             raise
     except OSError:
@@ -227,56 +205,11 @@ def _fork(symbol: str, work: Work, limits: Limits) -> _Child:
     return _Child(symbol, pid, pidfd, read_end, now, now + limits.startup_seconds)
 
 
-def _be_child(symbol: str, work: Work, limits: Limits, pipe: int, parent: int) -> NoReturn:
-    """The child's whole life; leaves through os._exit, so that nothing of the runner's is flushed twice."""
-    answer: dict[str, Any]
-    status = 0
-    try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.setsid()
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(_EXIT_TERMINATED)
-        _limit(limits)
-        rows = work(symbol, lambda: _send(pipe, _STARTED))
-        answer = {"status": "ok", "rows": rows}
-    except MemoryError:
-        answer = {"status": "out_of_memory", "error": f"needs more than {limits.memory_mb} MB of memory"}
-    except (MLTradingError, psycopg.Error) as raised:
-        error = raised if isinstance(raised, MLTradingError) else database_errors(raised)
-        answer = {"status": "error", "error": str(error), "exit_code": error.exit_code}
-        answer |= {"hopeless": error.hopeless, "failure": type(error).__name__}
-    except BaseException as error:
-        traceback.print_exc()
-        answer = {"status": "error", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
-        status = 1
-    try:
-        _send(pipe, json.dumps(answer).encode())
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(status)
-
-
-def _limit(limits: Limits) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Soft below hard: the first sends SIGXCPU, which tells this end from the time-out's kill.
-    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds + 5))
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    most = mapped + limits.memory_mb * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
-
-def _send(pipe: int, content: bytes) -> None:
-    with open(pipe, "wb", closefd=False) as file:
-        file.write(content)
-
-
 def _receive(child: _Child, limits: Limits) -> bool:
     """Take what the child sent; False when it has closed its end."""
     content = os.read(child.pipe, 65536)
     child.received += content
-    if not child.started and child.received.startswith(_STARTED):
+    if not child.started and child.received.startswith(STARTED):
         child.started = True
         if child.verdict is None:
             child.deadline = time.monotonic() + limits.seconds
@@ -295,7 +228,7 @@ def _collect(child: _Child, others: set[int], foreign: set[int]) -> Outcome:
                 child.received += content
         if wait_status != 0 or child.verdict is not None or not others:
             # A walk through all processes costs milliseconds: after a good end it can wait for the last.
-            _kill_leftovers(others | foreign)
+            kill_leftovers(others | foreign)
     except Exception as error:
         child.verdict = child.verdict or ("error", _fault_text(error))
     finally:
@@ -318,7 +251,7 @@ def _collect(child: _Child, others: set[int], foreign: set[int]) -> Outcome:
 
 
 def _answer(child: _Child, wait_status: int) -> dict[str, Any]:
-    content = child.received.removeprefix(_STARTED)
+    content = child.received.removeprefix(STARTED)
     if content:
         # Data that was committed before the limit struck is there, whatever came after.
         with contextlib.suppress(json.JSONDecodeError):
@@ -347,57 +280,6 @@ def _fault_text(error: Exception) -> str:
     """What a fault of the runner, to be called where it is handled, leaves in the symbol's outcome."""
     traceback.print_exc()
     return f"the runner itself failed at it ({type(error).__name__}: {error}); run it again".splitlines()[0]
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    # Before setsid() the child has no group of its own yet.
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _kill_leftovers(ours: set[int]) -> None:
-    """Kill what finished children left: as a subreaper's, orphans are the runner's own children now."""
-    while orphans := [pid for pid in _children() if pid not in ours]:
-        for pid in orphans:
-            _kill(pid)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-
-
-def _children() -> Iterator[int]:
-    if not _has_children():
-        return  # spares the walk through /proc
-    me = os.getpid()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            pid = int(entry.name)
-            if parent_of(pid) == me:
-                yield pid
-
-
-def _has_children() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def parent_of(pid: int) -> int:
-    """The parent of a process; 0 when that process is gone."""
-    try:
-        # pid (name) state ppid ...; the name may hold anything, a parenthesis too
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-
-
-def prctl(option: int, value: int) -> None:
-    """Linux's prctl(2). Raises OSError."""
-    if _LIBC.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
 
 
 @contextlib.contextmanager
