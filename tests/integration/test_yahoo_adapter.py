@@ -32,7 +32,7 @@ from include.mltrading.errors import (
 )
 from include.mltrading.market.bars import Bar
 from include.mltrading.market.yahoo import Dividend, Split, VendorReply, VendorSession, fetch_hourly
-from include.mltrading.market.yahoo_client import _seconds
+from include.mltrading.market.yahoo_answers import _seconds
 
 pytestmark = pytest.mark.integration
 
