@@ -91,87 +91,112 @@ def run_isolated(
     One symbol's end never touches another's, nor does a fault of the runner itself at one. On SIGTERM every
     child is killed, reported as cancelled, and Terminated is raised.
     """
-    outcomes: list[Outcome] = []
-    waiting = deque(symbols)
-    running: dict[int, _Child] = {}
-
-    # Children that the process had before are somebody else's business.
-    foreign = set(children())
-
-    def tell(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        on_outcome(outcome)
-
-    def start(symbol: str) -> None:
-        try:
-            child = _fork(symbol, work, limits)
-        except Exception as error:
-            tell(Outcome(symbol, "error", 0, 0.0, 0.0, 0, _fault_text(error), 1))
-            return
-        running[child.pid] = child
-        try:
-            selector.register(child.pipe, selectors.EVENT_READ, child)
-            selector.register(child.pidfd, selectors.EVENT_READ, child)
-        except Exception as error:
-            give_up(child, error)
-
-    def receive(child: _Child) -> None:
-        try:
-            if not _receive(child, limits):
-                selector.unregister(child.pipe)
-        except Exception as error:
-            give_up(child, error)
-
-    def give_up(child: _Child, error: Exception) -> None:
-        child.verdict = child.verdict or ("error", _fault_text(error))
-        kill_group(child.pid)
-        finish(child)
-
-    def finish(child: _Child) -> None:
-        del running[child.pid]
-        for descriptor in (child.pidfd, child.pipe):
-            with contextlib.suppress(KeyError):
-                selector.unregister(descriptor)
-        tell(_collect(child, set(running), foreign))
-
+    batch = _Batch(symbols, work, limits, concurrency, on_outcome)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     # What is alive now is never garbage; without this a collection in a child would copy its pages.
     gc.collect()
     gc.freeze()
-    with _sigterm_raises(), selectors.DefaultSelector() as selector:
+    with _sigterm_raises(), batch.selector:
         try:
-            while waiting or running:
-                while waiting and len(running) < concurrency:
-                    start(waiting.popleft())
-                # Without a child, since the last could not be started, nothing would ever be ready.
-                for key, _ in selector.select(_time_left(running.values())) if running else []:
-                    child: _Child = key.data
-                    if child.pid not in running:
-                        continue  # finished by an event before this one: its descriptors are closed
-                    if key.fd == child.pipe:
-                        receive(child)
-                    else:
-                        finish(child)
-                for child in running.values():
-                    if child.verdict is None and time.monotonic() >= child.deadline:
-                        child.verdict = ("timeout", _timeout_text(child, limits))
-                        kill_group(child.pid)
+            batch.work_through()
         except Terminated:
-            for child in running.values():
-                child.verdict = ("cancelled", _CANCELLED)
-                kill_group(child.pid)
-            for child in list(running.values()):
-                finish(child)
-            for symbol in waiting:
-                on_outcome(Outcome(symbol, "cancelled", 0, 0.0, 0.0, 0, _CANCELLED, 1))
+            batch.cancel()
             raise
         finally:
-            for child in running.values():
-                kill_group(child.pid)
-            # Costs nothing where nothing is left.
-            with contextlib.suppress(OSError):
-                kill_leftovers(foreign)
-    return outcomes
+            batch.kill_all()
+    return batch.outcomes
+
+
+class _Batch:
+    """The symbols of one call of run_isolated: those that wait, those that run, the outcomes."""
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        work: Work,
+        limits: Limits,
+        concurrency: int,
+        on_outcome: Callable[[Outcome], None],
+    ) -> None:
+        self.outcomes: list[Outcome] = []
+        self.selector = selectors.DefaultSelector()
+        self._waiting = deque(symbols)
+        self._running: dict[int, _Child] = {}
+        self._work, self._limits, self._concurrency, self._on_outcome = work, limits, concurrency, on_outcome
+        # Children that the process had before are somebody else's business.
+        self._foreign = set(children())
+
+    def work_through(self) -> None:
+        """Until nothing waits or runs."""
+        while self._waiting or self._running:
+            while self._waiting and len(self._running) < self._concurrency:
+                self._start(self._waiting.popleft())
+            # Without a child, since the last could not be started, nothing would ever be ready.
+            for key, _ in self.selector.select(_time_left(self._running.values())) if self._running else []:
+                child: _Child = key.data
+                if child.pid not in self._running:
+                    continue  # finished by an event before this one: its descriptors are closed
+                if key.fd == child.pipe:
+                    self._receive(child)
+                else:
+                    self._finish(child)
+            for child in self._running.values():
+                if child.verdict is None and time.monotonic() >= child.deadline:
+                    child.verdict = ("timeout", _timeout_text(child, self._limits))
+                    kill_group(child.pid)
+
+    def cancel(self) -> None:
+        """End and report what runs, report what waits."""
+        for child in self._running.values():
+            child.verdict = ("cancelled", _CANCELLED)
+            kill_group(child.pid)
+        for child in list(self._running.values()):
+            self._finish(child)
+        for symbol in self._waiting:
+            self._on_outcome(Outcome(symbol, "cancelled", 0, 0.0, 0.0, 0, _CANCELLED, 1))
+
+    def kill_all(self) -> None:
+        """Leave no process; costs nothing where none is left."""
+        for child in self._running.values():
+            kill_group(child.pid)
+        with contextlib.suppress(OSError):
+            kill_leftovers(self._foreign)
+
+    def _tell(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._on_outcome(outcome)
+
+    def _start(self, symbol: str) -> None:
+        try:
+            child = _fork(symbol, self._work, self._limits)
+        except Exception as error:
+            self._tell(Outcome(symbol, "error", 0, 0.0, 0.0, 0, _fault_text(error), 1))
+            return
+        self._running[child.pid] = child
+        try:
+            self.selector.register(child.pipe, selectors.EVENT_READ, child)
+            self.selector.register(child.pidfd, selectors.EVENT_READ, child)
+        except Exception as error:
+            self._give_up(child, error)
+
+    def _receive(self, child: _Child) -> None:
+        try:
+            if not _receive(child, self._limits):
+                self.selector.unregister(child.pipe)
+        except Exception as error:
+            self._give_up(child, error)
+
+    def _give_up(self, child: _Child, error: Exception) -> None:
+        child.verdict = child.verdict or ("error", _fault_text(error))
+        kill_group(child.pid)
+        self._finish(child)
+
+    def _finish(self, child: _Child) -> None:
+        del self._running[child.pid]
+        for descriptor in (child.pidfd, child.pipe):
+            with contextlib.suppress(KeyError):
+                self.selector.unregister(descriptor)
+        self._tell(_collect(child, set(self._running), self._foreign))
 
 
 def _time_left(children: Iterable[_Child]) -> float | None:
