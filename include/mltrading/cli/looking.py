@@ -18,17 +18,22 @@ _MOST_RECOMPUTED = 1_000_000
 
 def register(add: Add) -> None:
     """Make the commands of this module known."""
-    check = add("check", _check, "tell the health of the data, or the story of a run")
+    check = add("check", _check, "show the health of the data, or the story of a run")
     what = check.add_mutually_exclusive_group()
     what.add_argument("--run", metavar="ID", help="the story of a run, by its run id or correlation id")
-    what.add_argument("--recompute", type=int, metavar="N", help="recompute N random symbols and compare")
-    quarantine = add("quarantine", _quarantine, "look at refused bars, or let one in")
+    what.add_argument(
+        "--recompute",
+        type=int,
+        metavar="N",
+        help="recompute N random symbols and compare them with what is stored",
+    )
+    quarantine = add("quarantine", _quarantine, "list refused bars, or release one")
     quarantine.add_argument("action", choices=["list", "release"])
     quarantine.add_argument("--symbol", "--symbols", help="comma-separated; one for release")
     quarantine.add_argument("--timestamp", help="start of the bar, ISO; UTC without an offset")
-    quarantine.add_argument("--id", default="", help="which one, where an hour has several")
+    quarantine.add_argument("--id", default="", help="which one, where one hour has several")
     quarantine.add_argument("--all", action="store_true", help="list released ones too")
-    alerts = add("alerts", _alerts, "list what people were told, or send a sample of each mail")
+    alerts = add("alerts", _alerts, "list alerts, or send a sample of each mail")
     alerts.add_argument("action", choices=["list", "test"])
     alerts.add_argument("--days", type=float, default=7, help="list: how far back (default: 7)")
 

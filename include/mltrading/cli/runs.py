@@ -33,27 +33,25 @@ def register(add: Add) -> None:
     """Make the commands of this module known."""
     collect = add("collect", _collect, "collect bars from Yahoo")
     collect.add_argument("--symbols", help="comma-separated, such as AAPL,MSFT (default: the symbols file)")
-    collect.add_argument(
-        "--start", help="ISO date or time from which on bars are asked for, UTC without an offset"
-    )
+    collect.add_argument("--start", help="ISO date or time at which the window starts, UTC without an offset")
     collect.add_argument(
         "--end", help="ISO date or time at which the window ends (default: now), UTC without an offset"
     )
     span = collect.add_mutually_exclusive_group()
-    span.add_argument("--sessions", type=int, help="so many sessions up to the end (default: 3)")
-    span.add_argument("--period", help=f"so long up to the end: {', '.join(PERIODS)}")
+    span.add_argument("--sessions", type=int, help="this many sessions up to the end (default: 3)")
+    span.add_argument("--period", help=f"this far back from the end: {', '.join(PERIODS)}")
     reload = add("reload", _reload, "replace the stored history of symbols by Yahoo's")
     reload.add_argument("--symbols", required=True, help="comma-separated, such as AAPL,MSFT")
     reload.add_argument(
         "--period",
         default="1y",
-        help=f"so long up to now, older bars go too: {', '.join(PERIODS)} (default: 1y)",
+        help=f"this far back from now; older bars are removed too: {', '.join(PERIODS)} (default: 1y)",
     )
     features = add("features", _features, "compute the features of new and changed bars")
     features.add_argument("--symbols", help="comma-separated, such as AAPL,MSFT (default: the symbols file)")
     features.add_argument("--full", action="store_true", help="recompute all rows")
     features.add_argument("--dry-run", action="store_true", help="compute, count and write nothing")
-    add("task", _task, "do the task in MLTRADING_TASK (for the DAGs)")
+    add("task", _task, "run the task in MLTRADING_TASK (for the DAGs)")
 
 
 def _collect(options: argparse.Namespace, settings: Settings) -> int:

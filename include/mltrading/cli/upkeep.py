@@ -20,7 +20,7 @@ def register(add: Add) -> None:
     archive = add("archive", _archive, "move old bars and their features into files, or back")
     way = archive.add_mutually_exclusive_group(required=True)
     way.add_argument(
-        "--before", metavar="DATE", help="archive what is older: written, compared, then deleted"
+        "--before", metavar="DATE", help="archive what is older: write it, compare it, then delete it"
     )
     way.add_argument("--import", dest="paths", nargs="+", metavar="PATH", help="bring archives back")
     archive.add_argument(
@@ -29,21 +29,28 @@ def register(add: Add) -> None:
     archive.add_argument(
         "--symbols", help="comma-separated, such as AAPL,MSFT (default: all that are stored)"
     )
-    maintain = add("maintain", _maintain, "prune old records, vacuum, tell sizes and growth")
+    maintain = add("maintain", _maintain, "prune old records, vacuum, report sizes and growth")
     maintain.add_argument(
-        "--history-days", type=int, default=90, metavar="N", help="older records go (default: 90)"
+        "--history-days",
+        type=int,
+        default=90,
+        metavar="N",
+        help="delete records older than that (default: 90)",
     )
     add("validate", validate, "check all configuration")
-    backup = add("backup", _backup, "back the market database up, and prove the backup good")
+    backup = add("backup", _backup, "back up the market database and verify the backup")
     where = backup.add_mutually_exclusive_group(required=True)
     where.add_argument("file", nargs="?", type=path, metavar="FILE", help="the file to make")
     where.add_argument("--directory", type=path, metavar="DIR", help="make DATABASE-TIME.dump in DIR")
-    backup.add_argument("--force", action="store_true", help="FILE may exist: replace it")
+    backup.add_argument("--force", action="store_true", help="replace FILE where it exists")
     backup.add_argument(
-        "--keep-daily", type=int, metavar="N", help="then keep the newest of N days, delete older ones of DIR"
+        "--keep-daily",
+        type=int,
+        metavar="N",
+        help="then keep the newest of each of N days and delete older ones in DIR",
     )
-    backup.add_argument("--keep-weekly", type=int, metavar="N", help="and the newest of N weeks")
-    restore = add("restore", _restore, "put a backup in place of what the market database holds")
+    backup.add_argument("--keep-weekly", type=int, metavar="N", help="and keep the newest of each of N weeks")
+    restore = add("restore", _restore, "replace what the market database holds by a backup")
     restore.add_argument("file", type=path, metavar="FILE", help="a file that backup made")
     restore.add_argument("--force", action="store_true", help="what the database holds may be lost")
 

@@ -62,24 +62,7 @@ class Vendor:
         failures = refusals = 0
         while True:
             try:
-                reply = yahoo.fetch_hourly(
-                    symbol,
-                    start,
-                    end,
-                    base_url=self.settings.yahoo_url,
-                    before_request=partial(
-                        request_clock.wait_for_slot,
-                        self.connection,
-                        VENDOR,
-                        self.settings.yahoo_requests_per_second,
-                        priority=self.priority,
-                        deadline=self.deadline,
-                    ),
-                    request_timeout=REQUEST_SECONDS,
-                    sessions=SharedSession(
-                        self.connection, yahoo.server(self.settings.yahoo_url), self.deadline
-                    ),
-                )
+                reply = self._ask(symbol, start, end)
             except RateLimitedError as error:
                 seconds = request_clock.pause(self.connection, VENDOR, error.retry_after)
                 log.warning("%s; nobody asks for %.0f s", error, seconds)
@@ -92,16 +75,7 @@ class Vendor:
                     log.warning("%s; nobody asks for %.0f s", error, seconds)
                 raise
             except (YahooUnreachableError, SymbolNotFoundError) as error:
-                failure: YahooError = error
-                if isinstance(error, SymbolNotFoundError):
-                    request_clock.welcome(self.connection, VENDOR)
-                    newest = market_data.last_final_bar(self.connection, symbol)
-                    if newest is None or newest < min(end, datetime.now(UTC)) - _RECENT:
-                        raise
-                    failure = SymbolMissingError(
-                        f"{symbol}: Yahoo says that it knows no such symbol, and has served its bars up to "
-                        f"{newest:%Y-%m-%d %H:%M} UTC; the next run asks again: look into it if it stays so"
-                    )
+                failure = self._transient(error, symbol, end)
                 failures += 1
                 # Full jitter: those who failed together do not come back together.
                 nap = random.uniform(0, self.retry_seconds * 2 ** (failures - 1))  # noqa: S311 - no secret
@@ -115,3 +89,36 @@ class Vendor:
             else:
                 request_clock.welcome(self.connection, VENDOR)
                 return reply
+
+    def _ask(self, symbol: str, start: datetime, end: datetime) -> VendorReply:
+        """One fetch, whose requests wait their turn."""
+        turn = partial(
+            request_clock.wait_for_slot,
+            self.connection,
+            VENDOR,
+            self.settings.yahoo_requests_per_second,
+            priority=self.priority,
+            deadline=self.deadline,
+        )
+        return yahoo.fetch_hourly(
+            symbol,
+            start,
+            end,
+            base_url=self.settings.yahoo_url,
+            before_request=turn,
+            request_timeout=REQUEST_SECONDS,
+            sessions=SharedSession(self.connection, yahoo.server(self.settings.yahoo_url), self.deadline),
+        )
+
+    def _transient(self, error: YahooError, symbol: str, end: datetime) -> YahooError:
+        """The failure as what it is when it stays; raises it where asking again cannot help."""
+        if not isinstance(error, SymbolNotFoundError):
+            return error
+        request_clock.welcome(self.connection, VENDOR)
+        newest = market_data.last_final_bar(self.connection, symbol)
+        if newest is None or newest < min(end, datetime.now(UTC)) - _RECENT:
+            raise error
+        return SymbolMissingError(
+            f"{symbol}: Yahoo says that it knows no such symbol, and has served its bars up to "
+            f"{newest:%Y-%m-%d %H:%M} UTC; the next run asks again: look into it if it stays so"
+        )
