@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 from collections.abc import Callable
 from datetime import timedelta
@@ -192,21 +193,30 @@ def test_a_split_in_the_reply_is_on_record_and_its_bars_run_on(
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"),
-    [("another_company", {"since": "2026-01-20", "told": False}), ("nan_rows", {}), ("empty", {})],
-    ids=["from later on", "no usable bar", "nothing"],
-)
+    ("faults", "words"),
+    [
+        ({"another_company": {"since": "2026-01-20", "told": False}}, "bars from 2026-01-20 to 2026-01-29"),
+        ({"another_company": {"since": "2026-01-20", "told": False}, "first_trade": {"day": "2100-01-04"}},
+         "bars from 2026-01-20 to 2026-01-29"),
+        ({"gaps": {"every": 2}}, "of the .* hours of the others"),
+        ({"high_below_low": {"every": 2}}, "of the .* hours of the others"),
+        ({"nan_rows": {}}, "no final bar|none that is usable"),
+        ({"empty": {}}, ""),
+    ],
+    ids=["from later on", "first traded in the future", "half of the hours", "half of them refused",
+         "no usable bar", "nothing"],
+)  # fmt: skip
 def test_a_window_that_the_vendor_does_not_fill_changes_nothing(
-    collect: Collect, reload: Collect, database: str, simulator: MarketSimulator, kind: str,
-    options: dict[str, Any],
+    collect: Collect, reload: Collect, database: str, simulator: MarketSimulator,
+    faults: dict[str, dict[str, Any]], words: str,
 ) -> None:  # fmt: skip
     collect(OLD, START)
     before = contents(database, "quarantined_bars")
-    simulator.fault(kind, **options)
+    for kind, options in faults.items():
+        simulator.fault(kind, **options)
     outcome = reload()
     assert outcome.status == "error"
-    if kind == "another_company":
-        assert "bars from 2026-01-20 to 2026-01-29" in (outcome.error or "")
+    assert re.search(words, outcome.error or "")
     assert contents(database, "quarantined_bars") == before
 
 

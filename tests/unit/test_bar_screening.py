@@ -32,6 +32,8 @@ def test_a_bar_is_final_when_it_has_ended_by_the_given_instant() -> None:
         ({"high": 8.0}, "do not enclose"),
         ({"high": 10.4}, "do not enclose"),
         ({"low": 10.2}, "do not enclose"),
+        ({"low": 5e-324}, "beyond that of any share"),
+        ({"high": 1e300}, "beyond that of any share"),
         ({"volume": -1.0}, "volume"),
         ({"volume": NAN}, "volume"),
         ({"volume": 1e12}, "volume"),

@@ -16,6 +16,7 @@ from include.mltrading.market.calendar import (
     grid,
     is_session,
     last_sessions,
+    market_time_ago,
     new_york_date,
     served_bars,
     sessions_between,
@@ -117,6 +118,19 @@ def test_the_bar_before_an_open_is_the_last_of_the_session_before() -> None:
     assert bar_before(new_york(2026, 1, 20, 9, 30)) == new_york(2026, 1, 16, 15, 30)  # over a holiday
     assert bar_before(new_york(2025, 12, 1, 9, 30)) == new_york(2025, 11, 28, 11, 30)  # a half day
     assert bar_before(new_york(2026, 1, 20, 10)) == new_york(2026, 1, 20, 9, 30)
+
+
+@pytest.mark.parametrize("change", ['closes: "10:00"', 'opens: "15:00"'])
+def test_market_time_and_bars_are_found_over_days_that_were_cut_short(
+    deployments_with: Callable[[str], None], change: str
+) -> None:
+    days = (16, 17, 18)
+    deployments_with(", ".join(f"{{day: 2026-11-{day}, {change}}}" for day in days))
+    open_ = new_york(2026, 11, 19, 9, 30)
+    served = [start for start, _ in served_bars(new_york(2026, 11, 16), open_)]
+    assert bar_before(open_) == (served[-1] if served else new_york(2026, 11, 13, 15, 30))
+    short = len(days) * timedelta(minutes=30 if "closes" in change else 60)
+    assert market_time_ago(short + timedelta(hours=1), open_) == new_york(2026, 11, 13, 15)
 
 
 def test_the_grid_follows_daylight_saving() -> None:

@@ -150,10 +150,12 @@ def test_a_field_goes_before_an_extra_which_goes_before_nothing(monkeypatch: pyt
         ({"iam": True}, "'iam' is no option"),
         ({"keepalives": {SECRET: 1}}, "'keepalives' is neither a text nor a number"),
         ({"application_name": "a\0b"}, "'application_name' is neither"),
+        ([SECRET], "its extra is not a JSON object"),
+        (f'{{"sslmode": {SECRET}', "its extra is not a JSON object"),
     ],
 )
 def test_an_extra_that_cannot_be_passed_on_fails_the_task_by_its_name(
-    monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], words: str
+    monkeypatch: pytest.MonkeyPatch, extra: Any, words: str
 ) -> None:
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(operator, "task_failed", lambda context, **facts: told.append(facts))

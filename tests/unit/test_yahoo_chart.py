@@ -82,7 +82,7 @@ def test_the_first_trade_is_read_where_it_is_told(told: object, expected: dateti
         document(volume=None), document(timestamp=[OPEN, None]), document(timestamp=[OPEN]),
         document(timestamp=[OPEN, 1e300]), document(close=["10.0", 10.0]), document(open=[10**400, 1]),
         document(high=[True, 1.0]), b"[" * 100_000, b"\xff\xfe\x00", b"null", b'{"chart": []}',
-        b'{"chart": {}}',
+        b'{"chart": {}}', b'{"chart": {"result": null, "error": null}}',
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_raises_what_the_adapter_catches(body: bytes) -> None:
@@ -107,12 +107,16 @@ BAD_SPLITS = [
     {"date": OPEN, "numerator": 0, "denominator": 1}, {"date": OPEN, "numerator": 1, "denominator": 0},
     {"date": OPEN, "numerator": -2, "denominator": 1}, {"date": OPEN, "numerator": nan, "denominator": 1},
     {"date": OPEN, "numerator": "4", "denominator": 1}, {"date": OPEN, "numerator": None, "denominator": 1},
-    {"date": OPEN, "numerator": 1e308, "denominator": 1e-308}, {"numerator": 4, "denominator": 1},
+    {"date": OPEN, "numerator": 1e308, "denominator": 1e-308},
+    {"date": OPEN, "numerator": 1e200, "denominator": 1},
+    {"date": OPEN, "numerator": 1, "denominator": 1e200},
+    {"numerator": 4, "denominator": 1},
     {"date": None, "numerator": 4, "denominator": 1}, {"date": 1e300, "numerator": 4, "denominator": 1},
     {"date": OPEN}, "4:1", [4, 1], None,
 ]  # fmt: skip
 BAD_DIVIDENDS = [
     {"date": OPEN, "amount": "0.25"}, {"date": OPEN, "amount": None}, {"date": OPEN, "amount": -1},
+    {"date": OPEN, "amount": 1.5e308},
     {"date": OPEN, "amount": float("inf")}, {"amount": 0.25}, {"date": OPEN, "amount": 1, "currency": "CAD"},
 ]  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -68,7 +70,7 @@ def libpq_keywords() -> dict[str, str]:
     # Not through PostgresHook, which would look it up the same way: its import loads two database drivers,
     # 0.17 s of processor time in every task and every parse.
     connection = BaseHook.get_connection(CONNECTION_ID)
-    values = connection.extra_dejson
+    values = _extras(connection.extra)
     for name, value in values.items():
         if name not in _VARIABLES and name not in _WITHOUT:
             raise _refused(name, "is no option of libpq that is passed on: take it out")
@@ -83,6 +85,20 @@ def libpq_keywords() -> dict[str, str]:
     }
     values |= {name: value for name, value in fields.items() if value}
     return {name: _text(value) for name, value in values.items() if value is not None and value != ""}
+
+
+def _extras(text: str | None) -> dict[str, Any]:
+    """The connection's extras; Airflow takes what is no JSON for none, and would connect without sslmode."""
+    try:
+        values = json.loads(text or "{}")
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise DatabaseRefusedError(
+            f"the connection {CONNECTION_ID}: its extra is not a JSON object: correct it, as in "
+            '{"sslmode": "require"}'
+        )
+    return values
 
 
 def libpq_variables() -> dict[str, str]:

@@ -17,6 +17,9 @@ UNCONFIRMED = "that later bars must confirm"  # how the reason of a bar that wai
 # Shares in one hour, from which on a volume is impossible: over thirty times the busiest day of all US
 # exchanges together, with all their symbols (about 31 billion shares, on 9 April 2025).
 IMPOSSIBLE_VOLUME = 10**12
+# US dollars a share, on any split basis: Berkshire Hathaway's A shares, never split, stand below 10**6;
+# orders go down to 0.0001 (Regulation NMS, rule 612), which a forward split may divide.
+LEAST_PRICE, MOST_PRICE = 1e-9, 1e9
 
 
 class Bar(NamedTuple):
@@ -89,6 +92,8 @@ def defect(bar: Bar) -> str | None:
         return "a price is missing or not finite"
     if min(prices) <= 0:
         return "a price is not positive"
+    if min(prices) < LEAST_PRICE or max(prices) > MOST_PRICE:
+        return "a price is beyond that of any share"
     if bar.low > min(bar.open, bar.close) or bar.high < max(bar.open, bar.close):
         return "low and high do not enclose open and close"
     if not math.isfinite(bar.volume) or bar.volume < 0:

@@ -8,8 +8,7 @@ early close or a late opening cuts short the vendor has no bar: a half day has 3
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache, lru_cache
 from pathlib import Path
@@ -120,7 +119,7 @@ def bar_before(instant: datetime) -> datetime:
     """Start of the last bar that started before an instant."""
     return next(
         start
-        for session in reversed(last_sessions(2, instant))
+        for session in _sessions_back(instant)
         for start, _ in reversed(bars_of(session))
         if start < instant
     )
@@ -144,12 +143,20 @@ def _at(day: date, hour: time) -> datetime:
 def market_time_ago(duration: timedelta, before: datetime) -> datetime:
     """The instant from which to `before` the exchange was open for the duration in all."""
     left = duration
-    for session in reversed(last_sessions(math.ceil(duration / timedelta(hours=3)) + 1, before)):
+    for session in _sessions_back(before):
         close = min(session.close, before)
         if close - session.open >= left:
             return close - left
         left -= close - session.open
     raise UsageError(f"{duration} of market time is more than the exchange calendar was asked for")
+
+
+def _sessions_back(before: datetime) -> Iterator[Session]:
+    """The sessions that opened before an instant, the newest first, as far as it is known."""
+    count, seen = 4, 0
+    while len(sessions := last_sessions(count, before)) > seen:
+        yield from reversed(sessions[: len(sessions) - seen])
+        count, seen = 4 * count, len(sessions)
 
 
 def is_trading_time(instant: datetime, after_close: timedelta) -> bool:

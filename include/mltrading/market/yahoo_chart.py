@@ -29,6 +29,8 @@ UNREADABLE = (
 # MUTUALFUND, INDEX, FUTURE, CURRENCY, CRYPTOCURRENCY, OPTION, ECNQUOTE and MONEYMARKET.
 _INSTRUMENTS = ("EQUITY", "ETF")
 _GRANULARITIES = ("1h", "60m")
+# Beyond any split's ratio and any dividend; several of one day still have a finite product and sum.
+_LEAST, _MOST = 1e-9, 1e9
 _COLUMNS = ("open", "high", "low", "close", "volume")
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,8 @@ def read_chart(body: bytes, asked: str) -> Chart:
     chart = json.loads(body)["chart"]
     if chart.get("error"):
         return Chart(reason=str(chart["error"]["description"]))
+    if chart["result"] is None:
+        raise ValueError("it has neither a result nor an error")
     if not chart["result"]:
         return Chart()
     result = chart["result"][0]
@@ -154,8 +158,8 @@ def _amount(event: Mapping[str, Any]) -> float:
 
 
 def _positive(value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{value} is no finite positive number")
+    if not _LEAST <= value <= _MOST:
+        raise ValueError(f"{value} is not a number from {_LEAST:g} to {_MOST:g}")
     return value
 
 

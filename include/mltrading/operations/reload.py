@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from include.mltrading.errors import NoBarsError
-from include.mltrading.market.bars import Bar
-from include.mltrading.market.calendar import new_york_date, sessions_between
+from include.mltrading.market.bars import Bar, hours_without_trade
+from include.mltrading.market.calendar import BAR, new_york_date, served_bars, sessions_between
 from include.mltrading.market.splits import reconcile
 from include.mltrading.market.yahoo import VendorReply
 from include.mltrading.pipeline.collect import FETCH_SECONDS, RESERVE_SECONDS, Collection
@@ -24,9 +24,11 @@ from include.mltrading.pipeline.vendor import Vendor
 from include.mltrading.store import ledger, market_data
 from include.mltrading.store.connection import connect
 
-# So many sessions at either end, and one in so many of all, may lack: halts, and hours without a trade.
+# So many sessions at either end, and one in so many of all, may lack: halts. Of the hours of those that are
+# served, one in so many may: hours without a trade of which the vendor has no row.
 _MOST_AT_AN_END = 3
 _ONE_IN = 10
+_ONE_HOUR_IN = 4
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,10 @@ class Reload(Collection):
 
 def _require_filled(reply: VendorReply, final: Sequence[Bar], start: datetime, end: datetime) -> None:
     """Raise NoBarsError unless the final bars fill the window, from the symbol's first day of trading on."""
-    first = start if reply.first_trade is None else max(start, reply.first_trade)
+    first = start
+    # A first trade after bars that are served is not to be believed.
+    if reply.first_trade is not None and final and reply.first_trade <= final[0].timestamp + BAR:
+        first = max(start, reply.first_trade)
     until = min(end, datetime.now(UTC))
     days = [
         session.day
@@ -86,16 +91,22 @@ def _require_filled(reply: VendorReply, final: Sequence[Bar], start: datetime, e
     ]
     served = {new_york_date(bar.timestamp) for bar in final}
     lacking = [day for day in days if day not in served]
+    hours = [
+        start for start, end in served_bars(start, until) if new_york_date(start) in served and end <= until
+    ]
+    had = {bar.timestamp for bar in final} | set(hours_without_trade(reply.bars, dict.fromkeys(hours, until)))
+    absent = sum(hour not in had for hour in hours)
     at_an_end = min(_MOST_AT_AN_END, len(days) // 4)
     if (
         not served
         or _leading(days, served) > at_an_end
         or _leading(days[::-1], served) > at_an_end
         or len(lacking) > at_an_end + len(days) // _ONE_IN
+        or absent > len(hours) // _ONE_HOUR_IN
     ):
         what = (
             f"bars from {min(served)} to {max(served)}, none in {len(lacking)} of the window's {len(days)} "
-            "sessions"
+            f"sessions, and not {absent} of the {len(hours)} hours of the others"
             if served
             else "no final bar"
         )
