@@ -89,10 +89,11 @@ def after_publish(
             # What a run did not get is told by its failure.
             failed = {symbol for symbol, result in results.items() if result.status != ledger.OK}
             with never_in_the_way():
-                _of_quality(connection, settings, deployments, run, quality)
+                _of_quality(connection, deployments, run, symbols, quality)
             with never_in_the_way():
+                universe = read_symbols_file(settings.symbols_file)
+                _out_of_universe(connection, universe)
                 if run.is_live() and not (results and len(failed) == len(results)):
-                    universe = read_symbols_file(settings.symbols_file)
                     silent = _silent(connection, deployments, run, symbols, universe)
                     _missing(connection, deployments, run, set(symbols), failed, silent, universe)
         served = [symbol for symbol, result in results.items() if result.status == ledger.OK]
@@ -117,7 +118,7 @@ def after_publish(
 
 
 def _of_quality(
-    connection: Connection, settings: Settings, deployments: Deployments, run: Run, quality: Quality
+    connection: Connection, deployments: Deployments, run: Run, asked: Sequence[str], quality: Quality
 ) -> None:
     tick = in_new_york(run.window_end)
     if quality.refused:
@@ -151,8 +152,20 @@ def _of_quality(
         f"split_undecided:{split.symbol}:{split.ex_date}": _undecided(split, run)
         for split in quality.undecided
     }
-    over = {item.key: None for item in open_alerts(connection, ["split_undecided"])}
+    # A run knows nothing of symbols that it was not asked for.
+    over = {it.key: None for it in open_alerts(connection, ["split_undecided"]) if _symbol(it.key) in asked}
     report(connection, over | undecided, deployments.alerts)
+
+
+def _symbol(key: str) -> str:
+    """Which symbol an alert is about whose key is its kind, the symbol, and more."""
+    return key.split(":")[1]
+
+
+def _out_of_universe(connection: Connection, universe: Sequence[str]) -> None:
+    """Nobody asks any more for a symbol that has left the symbols file: what was told of it ends quietly."""
+    told = open_alerts(connection, ["history_differs", "split_undecided", "symbol_silent"])
+    resolve(connection, [it.key for it in told if _symbol(it.key) not in universe], quietly=True)
 
 
 def _silent(
@@ -180,7 +193,6 @@ def _silent(
             )  # fmt: skip
             open_alert(connection, alert, deployments.alerts)
             told.append(symbol)
-    resolve(connection, [_silent_key(symbol) for symbol in told if symbol not in universe], quietly=True)
     # Where most are silent, it is not known of any that it is its own silence, nor that this is over.
     since = last_sessions(SILENT_SESSIONS, run.window_end)[0].open
     back = [symbol for symbol in told if (start := newest.get(symbol)) and start >= since]
