@@ -168,11 +168,16 @@ def test_a_split_told_with_a_wrong_day_and_ratio_is_open_until_the_vendor_restat
     for tick in TICKS[:5]:
         table.collect(tick, before(DAY, ratio), told(announced, day))
     assert table.record == {day: Recorded(Split(day, announced), 1.0, decided=False)}
-    table.collect(LAST, before(DAY, ratio), since=date(2026, 11, 24))  # too late to see it
-    assert not table.record[day].decided
     table.collect(LAST, right, told(announced, day))
     assert table.error() < 1e-9
     assert math.prod(item.applied for item in table.record.values()) == pytest.approx(ratio)
+
+
+def test_a_split_that_nobody_asks_for_any_more_stays_as_undecided_as_it_was() -> None:
+    reply = [bar for bar in walk() if new_york_date(bar.timestamp) > TICKS[3]]
+    stored = {bar.timestamp: bar for bar in reply[:-1]}
+    recorded = [Recorded(Split(DAY, 1.196), 1.0, decided=False)]
+    assert reconcile("A", reply, stored, [], recorded, (TICKS[4], LAST)) == Adjustment()
 
 
 @pytest.mark.parametrize("news", [0.3, -0.3])

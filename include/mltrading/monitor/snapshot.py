@@ -466,8 +466,6 @@ def _freshness(
             "symbols": list(symbols),
             "feature_version": FEATURE_VERSION,
             "expected": expected,
-            "first": expected[0],
-            "last": expected[-1],
             "count_to": COUNT_TO,
         },
     ).fetchall()
