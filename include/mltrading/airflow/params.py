@@ -130,8 +130,8 @@ def _find_problem(dag: Any, conf: Any, logical_date: datetime | str) -> str | No
     if instant < dag.start_date:
         # Airflow would call the run a success without any of its tasks.
         return (
-            f"Invalid logical date {instant.isoformat()}: it lies before {dag.start_date:%Y-%m-%d}, the DAG's "
-            "start (pipeline.start_date); leave it out"
+            f"Invalid logical date {instant.isoformat()}: it lies before the DAG's start, "
+            f"{dag.start_date:%Y-%m-%d} (pipeline.start_date); leave it out"
         )
     if not isinstance(conf, Mapping):
         return f'Invalid configuration {conf!r}: give params by name, such as {{"symbols": ["AAPL"]}}'

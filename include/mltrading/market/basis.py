@@ -150,7 +150,7 @@ class Reading:
         return days[0] < split.ex_date <= days[-1]
 
     def jumps_near(self, split: Known) -> bool:
-        """Whether the price jumps around the split's ex-date as if on another basis, for which none is known."""
+        """Whether a jump that nothing explains lies around the split's ex-date."""
         return any(
             split.is_near(later.day) and abs(_move(state, run, later_state, later)) >= _PLAIN
             for (run, state), (later, later_state) in pairwise(zip(self.runs, self.states, strict=True))

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import MLTradingError, NoBarsError, UsageError
 from include.mltrading.market.bars import Bar, RefusedBar, hours_without_trade, screen
+from include.mltrading.market.basis import NEARBY
 from include.mltrading.market.calendar import (
     grid,
     last_sessions,
@@ -19,7 +20,6 @@ from include.mltrading.market.calendar import (
     sessions_between,
 )
 from include.mltrading.market.identity import FIRST_TRADE_TOLERANCE, require_same_company, too_few_agree
-from include.mltrading.market.basis import NEARBY
 from include.mltrading.market.splits import Adjustment, reconcile
 from include.mltrading.market.trust import judge, require_trading_hours
 from include.mltrading.market.yahoo import VendorReply
