@@ -42,7 +42,9 @@ def misbehave(symbol: str, started: Callable[[], None]) -> int:
         case "LOCKED":
             raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout\nCONTEXT: a lock")
         case "CANCELED":
-            raise psycopg.errors.QueryCanceled("canceling statement due to statement timeout\nCONTEXT: a query")
+            raise psycopg.errors.QueryCanceled(
+                "canceling statement due to statement timeout\nCONTEXT: a query"
+            )
         case "BROKEN":
             raise ZeroDivisionError("by nought")
         case "SEGFAULT":
