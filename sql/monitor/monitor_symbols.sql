@@ -20,9 +20,9 @@ LEFT JOIN LATERAL (
     ORDER BY timestamp LIMIT 1
 ) AS oldest ON true
 CROSS JOIN LATERAL (
-    -- Stored bars stand on the exchange's grid, so that counting them is enough.
+    -- Bars that nobody expects are stored too: of a half day's last half hour, of a day that turned out closed.
     SELECT count(*) AS bars FROM market_data
-    WHERE market_data.symbol = asked.symbol AND is_final AND timestamp BETWEEN %(first)s AND %(last)s
+    WHERE market_data.symbol = asked.symbol AND is_final AND timestamp = ANY (%(expected)s::timestamptz[])
 ) AS held
 CROSS JOIN LATERAL (
     SELECT count(*) AS hours FROM unnest(symbol_state.quiet_hours) AS hour

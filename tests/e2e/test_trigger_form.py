@@ -198,6 +198,7 @@ def test_an_absurd_logical_date_is_refused_by_the_form(page: Page, site: Site, l
         ({"conf": {"\ud800": 1}}, "Invalid input for param \\ud800: no such param"),
         ({"conf": {"symbols": [[["AAPL"]]]}}, "Invalid input for param symbols: [['AAPL']] is not of type"),
         ({"logical_date": "0001-01-01T00:00:00+14:00"}, "Invalid logical date '0001-01-01T00:00:00+14:00'"),
+        ({"logical_date": "2023-12-01T15:00:00Z"}, "Invalid logical date 2023-12-01T15:00:00+00:00: it"),
         (
             {"data_interval_start": "0001-01-01T00:00:00+14:00", "data_interval_end": "2026-01-05T00:00:00Z"},
             "Invalid data_interval_start '0001-01-01T00:00:00+14:00'",

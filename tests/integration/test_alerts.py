@@ -40,6 +40,7 @@ from include.mltrading.pipeline.exit_codes import EXIT_DATABASE_REFUSED, EXIT_NO
 from include.mltrading.pipeline.quality import AppliedSplit, Quality, undecided_splits
 from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Outcome
+from include.mltrading.pipeline.window import earliest
 from include.mltrading.store import ledger, migrations
 from include.mltrading.store.connection import Connection, connect
 
@@ -768,15 +769,45 @@ def test_hours_that_many_symbols_lack_are_one_alert_about_yahoo_until_they_come(
     assert "[MLTrading] over: Yahoo lacks 2 hours" in " ".join(catcher.subjects)
 
 
-def test_a_run_for_a_few_symbols_or_of_which_none_was_served_says_nothing_about_yahoo(
+def test_a_run_for_a_few_symbols_or_of_which_few_were_served_says_nothing_about_yahoo(
     market: Connection, here: Settings, tolerant: Deployments
 ) -> None:
-    hour = bars_of(last_sessions(2, RUN.window_end)[0])[1][0]
-    store_sessions(market, dict.fromkeys(SYMBOLS, lambda start: start == hour))
-    record_tries(market, "error", "error")
+    universe = [*SYMBOLS, "IBM", "KO"]
+    here.symbols_file.write_text("\n".join(universe) + "\n")
+    day = last_sessions(2, RUN.window_end)[0]
+    hour = bars_of(day)[1][0]
+    store_sessions(market, dict.fromkeys(universe, lambda start: start == hour))
+
+    def told(*statuses: str, run: Run = RUN) -> list[str]:
+        """The kinds that are open after a run for so many of the universe."""
+        asked = universe[: len(statuses)]
+        market.execute("DELETE FROM processing_history")
+        record_tries(market, *statuses, symbols=asked)
+        checks.after_publish(here, tolerant, run, "collect_symbol", asked, NOTHING)
+        return sorted(it.kind for it in open_alerts(market))
+
+    assert told("error", "error", "error", "error") == []
+    assert told("ok", "ok", run=dataclasses.replace(RUN, backfill=True)) == []
+    for statuses in (["ok"], ["ok", "error"], ["ok", "error", "error", "error"]):
+        assert told(*statuses) == ["bars_missing"]
+    assert told("ok", "ok") == ["bars_withheld"]
+    # What is known about Yahoo stays so: neither missing bars, nor over while a few say nothing of it.
+    assert told("ok") == ["bars_withheld"]
+    store_sessions(market, dict.fromkeys(universe, nothing))
+    assert told("ok") == ["bars_withheld"]
+    assert told("ok", "ok") == []
+
+
+def test_hours_that_yahoo_serves_no_more_are_quietly_over(
+    market: Connection, here: Settings, tolerant: Deployments, catcher: MailCatcher
+) -> None:
+    old = alert("bars_withheld", f"bars_withheld:{earliest().date() - timedelta(days=1)}")
+    open_alert(market, old, tolerant.alerts)
+    deliver(market, tolerant)
+    store_recent_bars(market)
     assert left_behind(market, here, tolerant) == []
-    record_tries(market, "ok", "error")
-    assert left_behind(market, here, tolerant) == ["bars_missing"]
+    deliver(market, tolerant)
+    assert len(catcher.subjects) == 1
 
 
 def test_refused_bars_and_splits_are_events(
@@ -960,3 +991,27 @@ def test_another_history_is_told_once_with_its_remedy_and_is_over_when_the_symbo
     assert "history_differs" in left_behind(market, here, deployments)
     record_tries(market, "ok", "ok")
     assert "history_differs" not in left_behind(market, here, deployments)
+
+
+@pytest.mark.parametrize("status", ["ok", "error"])
+def test_what_was_told_of_a_symbol_is_quietly_over_when_it_leaves_the_symbols_file(
+    market: Connection, here: Settings, tolerant: Deployments, catcher: MailCatcher, status: str
+) -> None:
+    store_recent_bars(market)
+    keys = ("history_differs:{}", "symbol_silent:{}", "split_undecided:{}:2026-01-05")
+    for key in keys:
+        for symbol in ("GONE", "IBM"):
+            kind: Any = key.partition(":")[0]
+            told = alert(kind, key.format(symbol))
+            named = dataclasses.replace(told.details, symbols=[symbol])
+            open_alert(market, dataclasses.replace(told, details=named), tolerant.alerts)
+    deliver(market, tolerant)
+    catcher.take()
+    here.symbols_file.write_text("\n".join([*SYMBOLS, "IBM"]) + "\n")
+    record_tries(market, status, status)
+    left_behind(market, here, tolerant)
+    left = {it.key for it in open_alerts(market)}
+    assert left >= {key.format("IBM") for key in keys}  # nobody asked for it
+    assert not any("GONE" in key for key in left)
+    deliver(market, tolerant)
+    assert "over" not in " ".join(catcher.subjects)

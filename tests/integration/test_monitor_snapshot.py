@@ -154,6 +154,16 @@ def test_freshness_is_counted_in_the_exchanges_bars(connection: Connection) -> N
     }  # fmt: skip
 
 
+def test_a_stored_bar_that_nobody_expects_stands_in_for_none_that_is_missing(connection: Connection) -> None:
+    now = datetime(2026, 12, 1, 23, tzinfo=UTC)
+    due = [start for day in last_sessions(10, now) for start, _ in bars_of(day)]
+    half = datetime(2026, 11, 27, 17, 30, tzinfo=UTC)  # of a half day, 12:30 in New York
+    assert half not in due
+    plant_bars(connection, "AAPL", [half, *due[:-3], *due[-2:]])
+    [found] = look(connection, ["AAPL"], "freshness", now=now).symbols
+    assert found.missing == 1
+
+
 def test_an_hour_in_which_nobody_traded_is_no_missing_bar(connection: Connection) -> None:
     plant_bars(connection, "THIN", DUE[:5] + DUE[7:])
     # One is known to be quiet, and what has come as a bar since is none any more.

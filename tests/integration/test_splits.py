@@ -201,6 +201,28 @@ def test_history_that_the_vendor_restates_wrongly_is_stored_rightly(
     assert restatements(database) == [(EX_DATE, ratio, "event")]
 
 
+def test_a_split_told_with_a_wrong_day_and_ratio_is_open_until_the_vendor_restates(
+    collect: Collect, database: str, simulator: MarketSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect(BEFORE, START)
+    simulator.fault("split", ex_date=EX_DATE, ratio=2, restated=False, announced=False)
+    fetch, wrong = yahoo.fetch_hourly, yahoo.Split(date(2026, 1, 22), 5.0)
+
+    def telling(symbol: str, start: datetime, end: datetime, **options: Any) -> yahoo.VendorReply:
+        told = [wrong] if start.date() <= wrong.ex_date <= end.date() else []
+        return dataclasses.replace(fetch(symbol, start, end, **options), splits=told)
+
+    monkeypatch.setattr(yahoo, "fetch_hourly", telling)
+    for tick in (at(22, 16), at(27, 16)):
+        assert collect(tick).status == "ok"
+        assert splits(database) == [("2026-01-22", 5.0, False)]
+    simulator.clear_faults()
+    simulator.fault("split", ex_date=EX_DATE, ratio=2, announced=False)
+    assert collect(WEEK).status == "ok"
+    assert_same(stored(database), truth(WEEK, ratio=2))
+    assert splits(database) == [(EX_DATE, 2.0, True), ("2026-01-22", 5.0, True)]
+
+
 def test_a_split_that_is_withdrawn_is_taken_back_and_both_are_on_record(
     collect: Collect, database: str, simulator: MarketSimulator
 ) -> None:

@@ -474,6 +474,9 @@ def test_the_consent_page_of_europe_is_answered_and_its_last_reply_is_the_chart(
     yahoo.answers["GET /v2/collectConsent"] = (200, {}, page)
     yahoo.answers["POST /v2/collectConsent"] = chart
     assert len(fetch(yahoo, days=1).bars) == 7
+    yahoo.answers["POST /v2/collectConsent"] = (429, {"Retry-After": "7"}, b"")
+    with pytest.raises(RateLimitedError, match="after 7 s"):
+        fetch(yahoo, days=1)
 
 
 @pytest.mark.parametrize(
@@ -522,18 +525,30 @@ def test_a_denial_with_a_new_session_is_not_met_with_more_requests(yahoo: Any, s
 
 
 @pytest.mark.parametrize("crumb", [b"a\0b", b"\xff\xfe", b"", b"x" * 5000, b"<html></html>", b"two words"])
-def test_an_odd_crumb_or_cookie_is_left_out_and_the_session_shared_without(
+def test_an_odd_crumb_is_left_out_and_the_session_shared_without(
     yahoo: Any, crumb: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     yahoo.answers["/v1/test/getcrumb"] = (200, {}, crumb)
-    yahoo.answers["/"] = (404, {"Set-Cookie": "A3=\xe9\xff; Path=/"}, b"")
+    yahoo.answers["/"] = (404, {"Set-Cookie": "A3=x; Path=/"}, b"")
+    store = _Store()
+    assert len(fetch(yahoo, days=1, sessions=store).bars) == 7
+    assert "GET /v1/test/getcrumb" in yahoo.seen
+    assert store.done == ["save"]
+    assert store.session is not None
+    assert store.session.crumb is None
+    assert [cookie["value"] for cookie in store.session.cookies] == ["x"]
+    assert "429" not in caplog.text
+
+
+# The first is no text, the second is one that a database may not hold.
+@pytest.mark.parametrize("cookie", ["\xe9\xff", "\xc3\xa9"])
+def test_an_odd_cookie_is_left_out_and_the_session_shared_without(yahoo: Any, cookie: str) -> None:
+    yahoo.answers["/"] = (404, {"Set-Cookie": f"A3={cookie}; Path=/"}, b"")
     store = _Store()
     assert len(fetch(yahoo, days=1, sessions=store).bars) == 7
     assert store.done == ["save"]
     assert store.session is not None
-    assert store.session.crumb is None
     assert store.session.cookies == ()
-    assert "429" not in caplog.text
 
 
 def test_a_reply_about_something_else_is_refused_with_its_own_words(yahoo: Any) -> None:

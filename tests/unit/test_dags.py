@@ -82,6 +82,8 @@ def test_every_dag_keeps_the_rules_of_the_house(dags: dict[str, Any]) -> None:
         assert dag.catchup is False
         assert dag.max_active_runs == 1
         assert dag.start_date.tzinfo is not None
+        # `airflow dags trigger` refuses earlier dates by this one alone.
+        assert dag.default_args["start_date"] == dag.start_date
         assert dag.default_args["retries"] >= 2
         assert dag.default_args["retry_exponential_backoff"] is True
         assert dag.owner == "mltrading"
@@ -129,6 +131,7 @@ def begin(dag: Any, conf: Any, logical_date: datetime = NOW) -> None:
         ([["symbols", ["AAPL"]]], NOW, "configuration .* give params by name"),
         ({}, datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))), "logical date .* years 1970 to 2099"),
         ({}, NOW + timedelta(days=400), "logical date .* lies in the future"),
+        ({}, datetime(2023, 12, 31, 23, tzinfo=UTC), "logical date .* lies before the DAG's start, 2024"),
     ],
 )
 def test_a_run_that_no_form_makes_is_refused_by_its_first_task_in_one_line(

@@ -42,6 +42,10 @@ def misbehave(symbol: str, started: Callable[[], None]) -> int:
             raise MLTradingError("FAILED: Yahoo is down")
         case "LOCKED":
             raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout\nCONTEXT: a lock")
+        case "CANCELED":
+            raise psycopg.errors.QueryCanceled(
+                "canceling statement due to statement timeout\nCONTEXT: a query"
+            )
         case "BROKEN":
             raise ZeroDivisionError("by nought")
         case "SEGFAULT":
@@ -187,10 +191,19 @@ def test_a_runner_that_can_start_nothing_ends(monkeypatch: pytest.MonkeyPatch, c
     ]
 
 
-def test_a_database_error_is_the_symbols_error_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    outcome = only("LOCKED")
+@pytest.mark.parametrize(
+    ("symbol", "why", "remedy"),
+    [("LOCKED", "lock", "let it end, or end it"), ("CANCELED", "statement", "raise the statement_timeout")],
+)
+def test_a_database_error_is_the_symbols_error_in_one_line_with_its_remedy(
+    capfd: pytest.CaptureFixture[str], symbol: str, why: str, remedy: str
+) -> None:
+    outcome = only(symbol)
     assert (outcome.status, outcome.exit_code, outcome.failure) == ("error", 1, "DatabaseError")
-    assert (outcome.error or "").startswith("the database failed: canceling statement due to lock timeout")
+    error = outcome.error or ""
+    assert error.startswith(f"the database failed: canceling statement due to {why} timeout")
+    assert remedy in error
+    assert "\n" not in error
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -158,6 +158,28 @@ def test_what_a_split_and_the_nights_news_leave_open_is_decided_when_the_vendor_
     assert table.record[DAY] == Recorded(Split(DAY, 1.196), 1.196, decided=True)
 
 
+@pytest.mark.parametrize("day", [BEFORE, NEXT])
+@pytest.mark.parametrize(("ratio", "announced"), [(2.0, 5.0), (0.1, 0.2), (1.5, 1.2)])
+def test_a_split_told_with_a_wrong_day_and_ratio_is_open_until_the_vendor_restates(
+    day: date, ratio: float, announced: float
+) -> None:
+    table = Table(walk())
+    table.collect(BEFORE, before(DAY, ratio), since=FIRST)
+    for tick in TICKS[:5]:
+        table.collect(tick, before(DAY, ratio), told(announced, day))
+    assert table.record == {day: Recorded(Split(day, announced), 1.0, decided=False)}
+    table.collect(LAST, right, told(announced, day))
+    assert table.error() < 1e-9
+    assert math.prod(item.applied for item in table.record.values()) == pytest.approx(ratio)
+
+
+def test_a_split_that_nobody_asks_for_any_more_stays_as_undecided_as_it_was() -> None:
+    reply = [bar for bar in walk() if new_york_date(bar.timestamp) > TICKS[3]]
+    stored = {bar.timestamp: bar for bar in reply[:-1]}
+    recorded = [Recorded(Split(DAY, 1.196), 1.0, decided=False)]
+    assert reconcile("A", reply, stored, [], recorded, (TICKS[4], LAST)) == Adjustment()
+
+
 @pytest.mark.parametrize("news", [0.3, -0.3])
 def test_news_on_the_day_of_a_restated_split_stays_in_the_prices(news: float) -> None:
     table = Table(walk(news=news))

@@ -42,6 +42,10 @@ def with_deployments(tmp_path: Path) -> Write:
     return call
 
 
+def special(**day: object) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content["exchange"].update(special_days=[day])
+
+
 COLLECTION, FEATURES = "yahoo-production-data-collection", "feature-engineering-production-subprocess"
 
 
@@ -94,6 +98,11 @@ COLLECTION, FEATURES = "yahoo-production-data-collection", "feature-engineering-
             f"dashboard.primary_deployments: {FEATURES}",
         ),
         (lambda c: c["pipeline"].update(start_date="2999-01-01"), "pipeline.start_date 2999-01-01"),
+        (special(day="2026-11-28", closed=True), "special_days: 2026-11-28, a Saturday, is no session"),
+        (special(day="2026-11-26", closes="14:00"), "special_days: 2026-11-26, a Thursday, is no session"),
+        (special(day="2062-11-24", closed=True), "special_days: 2062-11-24: 2062-11-24 to 2062-11-24 is out"),
+        (special(day="2025-11-28", closes="14:00"), "2025-11-28: the session is planned from 09:30 to 13:00"),
+        (special(day="2025-11-28", opens="13:00"), "2025-11-28: the session is planned from 09:30 to 13:00"),
         (lambda c: c["alerts"].update(addressees=["nobody"]), "alerts.addressees"),
         (lambda c: c["alerts"]["quiet_minutes"].pop("disk_low"), "quiet_minutes lacks disk_low"),
         (lambda c: c["alerts"]["thresholds"].update(disk_free_share=2), "alerts.thresholds.disk_free_share"),

@@ -15,10 +15,11 @@ from include.mltrading.configuration.deployments import DagId, Deployments
 def dag_arguments(deployments: Deployments, dag_id: DagId) -> dict[str, Any]:
     """Keyword arguments of DAG() beside its id and schedule: names, tags and the defaults of its tasks."""
     deployment, pipeline = deployments.deployments[dag_id], deployments.pipeline
+    start = datetime.combine(pipeline.start_date, time(), tzinfo=UTC)
     return {
         "dag_display_name": deployment.display_name,
         "description": deployments.schedule(dag_id).description,
-        "start_date": datetime.combine(pipeline.start_date, time(), tzinfo=UTC),
+        "start_date": start,
         "catchup": False,
         "max_active_runs": 1,
         **dag_callbacks(),
@@ -26,6 +27,8 @@ def dag_arguments(deployments: Deployments, dag_id: DagId) -> dict[str, Any]:
         "tags": [*pipeline.tags, deployment.category, deployment.schedule_type],
         "default_args": {
             "owner": pipeline.owner,
+            # Only here `airflow dags trigger` looks for it; an earlier run would be green without any task.
+            "start_date": start,
             "retries": pipeline.retries,
             "retry_delay": timedelta(seconds=pipeline.retry_delay_seconds),
             "retry_exponential_backoff": True,

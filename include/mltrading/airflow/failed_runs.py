@@ -83,7 +83,7 @@ def _failure(
 
     red = compat.instances(run.dag_id, run.run_id, state="failed")
     dag_run = context["dag_run"]
-    problem = find_problem(context["dag"].params, dag_run.conf or {}, dag_run.logical_date)
+    problem = find_problem(context["dag"], dag_run.conf or {}, dag_run.logical_date)
     name = deployments.deployments[run.dag_id].display_name  # type: ignore[index]
     facts = [
         ("Pipeline", name), (tick_name(run), in_new_york(run.tick)), ("Run", run.run_id),

@@ -101,24 +101,25 @@ def refuse_bad_input(context: Any) -> None:
     Raises AirflowFailException, which nobody retries, when the run was triggered with what a form refuses.
     """
     run = context["dag_run"]
-    problem = find_problem(context["dag"].params, {} if run.conf is None else run.conf, run.logical_date)
+    problem = find_problem(context["dag"], {} if run.conf is None else run.conf, run.logical_date)
     if problem is not None:
         raise AirflowFailException(problem)
 
 
-def find_problem(params: Any, conf: Any, logical_date: datetime | str) -> str | None:
-    """What is wrong with triggering a DAG with these params so, in one line; None = nothing.
+def find_problem(dag: Any, conf: Any, logical_date: datetime | str) -> str | None:
+    """What is wrong with triggering a DAG so, in one line; None = nothing.
 
     conf: the configuration as it was given; it names the params that are not to have their defaults.
     """
-    problem = _find_problem(params, conf, logical_date)
+    problem = _find_problem(dag, conf, logical_date)
     if problem is None:
         return None
     line = problem.splitlines()[0]
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]} …"
 
 
-def _find_problem(params: Any, conf: Any, logical_date: datetime | str) -> str | None:
+def _find_problem(dag: Any, conf: Any, logical_date: datetime | str) -> str | None:
+    params = dag.params
     try:
         instant = parse_instant(str(logical_date), "logical date")
     except UsageError as error:
@@ -126,6 +127,12 @@ def _find_problem(params: Any, conf: Any, logical_date: datetime | str) -> str |
     if instant > datetime.now(UTC) + _CLOCKS_DIFFER:
         # Airflow would let the run wait until then.
         return f"Invalid logical date {instant.isoformat()}: it lies in the future; leave it out"
+    if instant < dag.start_date:
+        # Airflow would call the run a success without any of its tasks.
+        return (
+            f"Invalid logical date {instant.isoformat()}: it lies before the DAG's start, "
+            f"{dag.start_date:%Y-%m-%d} (pipeline.start_date); leave it out"
+        )
     if not isinstance(conf, Mapping):
         return f'Invalid configuration {conf!r}: give params by name, such as {{"symbols": ["AAPL"]}}'
     for name in conf:

@@ -46,7 +46,7 @@ def refuse_bad_input() -> None:
             if sent.get(name):
                 parse_instant(sent[name], name)
         logical_date = sent.get("logical_date") or sent.get("execution_date") or datetime.now(UTC)
-        message = find_problem(dag.params, conf, logical_date)
+        message = find_problem(dag, conf, logical_date)
     except UsageError as error:
         message = f"Invalid {error}"
     except RecursionError:

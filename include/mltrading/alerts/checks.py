@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 
-from include.mltrading.alerts.data import missing_alerts, quality_alerts, silent_alerts
+from include.mltrading.alerts.data import end_alerts_of_others, missing_alerts, quality_alerts, silent_alerts
 from include.mltrading.alerts.guard import never_in_the_way
 from include.mltrading.alerts.machine import connections, disks, memory, timeouts
 from include.mltrading.alerts.render import in_new_york
@@ -51,10 +51,11 @@ def after_publish(
             # What a run did not get is told by its failure.
             failed = {symbol for symbol, result in results.items() if result.status != ledger.OK}
             with never_in_the_way():
-                quality_alerts(connection, deployments, run, quality)
+                quality_alerts(connection, deployments, run, symbols, quality)
             with never_in_the_way():
+                universe = read_symbols_file(settings.symbols_file)
+                end_alerts_of_others(connection, universe)
                 if run.is_live() and not (results and len(failed) == len(results)):
-                    universe = read_symbols_file(settings.symbols_file)
                     silent = silent_alerts(connection, deployments, run, symbols, universe)
                     missing_alerts(connection, deployments, run, set(symbols), failed, silent, universe)
         served = [symbol for symbol, result in results.items() if result.status == ledger.OK]

@@ -26,8 +26,10 @@ from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import query
 
 
-def quality_alerts(connection: Connection, deployments: Deployments, run: Run, quality: Quality) -> None:
-    """Tell of refused bars, and of splits that were applied or cannot be decided."""
+def quality_alerts(
+    connection: Connection, deployments: Deployments, run: Run, asked: Sequence[str], quality: Quality
+) -> None:
+    """Tell of refused bars, and of splits that were applied or cannot be decided. asked: in this run."""
     tick = in_new_york(run.window_end)
     if quality.refused:
         details = Details(
@@ -60,8 +62,20 @@ def quality_alerts(connection: Connection, deployments: Deployments, run: Run, q
         f"split_undecided:{split.symbol}:{split.ex_date}": _undecided(split, run)
         for split in quality.undecided
     }
-    over = {item.key: None for item in open_alerts(connection, ["split_undecided"])}
+    # A run knows nothing of symbols that it was not asked for.
+    over = {it.key: None for it in open_alerts(connection, ["split_undecided"]) if _symbol(it.key) in asked}
     report(connection, over | undecided, deployments.alerts)
+
+
+def _symbol(key: str) -> str:
+    """Which symbol an alert is about whose key is its kind, the symbol, and more."""
+    return key.split(":")[1]
+
+
+def end_alerts_of_others(connection: Connection, universe: Sequence[str]) -> None:
+    """Nobody asks any more for a symbol that has left the symbols file: what was told of it ends quietly."""
+    told = open_alerts(connection, ["history_differs", "split_undecided", "symbol_silent"])
+    resolve(connection, [it.key for it in told if _symbol(it.key) not in universe], quietly=True)
 
 
 def _undecided(split: UndecidedSplit, run: Run) -> Alert:
@@ -106,7 +120,6 @@ def silent_alerts(
             )  # fmt: skip
             open_alert(connection, alert, deployments.alerts)
             told.append(symbol)
-    resolve(connection, [_silent_key(symbol) for symbol in told if symbol not in universe], quietly=True)
     # Where most are silent, it is not known of any that it is its own silence, nor that this is over.
     since = last_sessions(SILENT_SESSIONS, run.window_end)[0].open
     back = [symbol for symbol in told if (start := newest.get(symbol)) and start >= since]

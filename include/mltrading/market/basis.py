@@ -23,7 +23,7 @@ from include.mltrading.market.calendar import new_york_date
 
 SAME = math.log(1.02)  # shared bars that differ by less are on the same basis
 NEARBY = timedelta(days=10)  # so far may the announced date be from the one that the prices show
-_PLAIN = math.log(1.4)  # a smaller ratio is not looked for on other days than its own
+_PLAIN = math.log(1.4)  # a smaller ratio is not looked for on other days than its own: it may be news
 _LEVEL_BARS = 3  # bars on either side of a boundary whose level counts
 _SMALLEST_MOVE, _USUAL_MOVE, _WILDEST_MOVE = 0.005, 0.02, 0.1  # of a night; usual where too few are seen
 _DECIDED = 3.25  # by so much (natural logarithm of the odds) the likeliest reading must beat the next
@@ -143,6 +143,18 @@ class Reading:
     states: list[State]
     choices: tuple[Choice, ...]
     undecided: frozenset[date]
+
+    def shows(self, split: Known) -> bool:
+        """Whether it holds bars of the reply from both sides of the split's ex-date."""
+        days = [run.day for run in self.runs if run.reply]
+        return days[0] < split.ex_date <= days[-1]
+
+    def jumps_near(self, split: Known) -> bool:
+        """Whether a jump that nothing explains lies around the split's ex-date."""
+        return any(
+            split.is_near(later.day) and abs(_move(state, run, later_state, later)) >= _PLAIN
+            for (run, state), (later, later_state) in pairwise(zip(self.runs, self.states, strict=True))
+        )
 
 
 def read(reply: Sequence[Bar], stored: Mapping[datetime, Bar], known: Sequence[Known]) -> Reading:

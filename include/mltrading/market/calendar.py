@@ -57,6 +57,16 @@ def sessions_between(first: date, last: date) -> list[Session]:
 
     Raises UsageError beyond the calendar's range, and where the deployments file is wrong.
     """
+    sessions = planned_sessions(first, last)
+    changes = _changes()
+    return [kept for session in sessions if (kept := _changed(session, changes)) is not None]
+
+
+def planned_sessions(first: date, last: date) -> list[Session]:
+    """The sessions from `first` to `last`, both included, by the exchange's published calendar alone.
+
+    Raises UsageError beyond the calendar's range.
+    """
     calendar = _calendar()
     if first < calendar.first_session.date() or last > calendar.last_session.date():
         raise UsageError(
@@ -64,12 +74,10 @@ def sessions_between(first: date, last: date) -> list[Session]:
             f"({calendar.first_session.date()} to {calendar.last_session.date()})"
         )
     table = calendar.schedule.loc[str(first) : str(last), ["open", "close"]]
-    sessions = [
+    return [
         Session(row.Index.date(), row.open.to_pydatetime(), row.close.to_pydatetime())
         for row in table.itertuples()
     ]
-    changes = _changes()
-    return [kept for session in sessions if (kept := _changed(session, changes)) is not None]
 
 
 def last_sessions(count: int, before: datetime) -> list[Session]:

@@ -204,6 +204,8 @@ def _found(
     newest = reading.runs[-1].day
     if split.ex_date > newest and choice.applied == split.applied:
         return None  # nothing has been traded after it
+    if split.recorded and not split.decided and choice.applied == split.applied and not reading.shows(split):
+        return None  # it is no longer asked for, and stays as open as it was
     divide = choice.applied / split.applied
     ratio = choice.applied if choice.applied != 1 else split.ratio
     evidence = EVENT if split.announced and math.isclose(ratio, split.announced) else RATIO
@@ -216,7 +218,11 @@ def _found(
         return Found(gone, RATIO, divide, decided=False, ended=True, before=choice.since)
     decided = split.ex_date not in reading.undecided and not (
         choice.applied == 1
-        and (split.applied != 1 or (choice.jump is not None and _is_odd(choice.jump, split)))
+        and (
+            split.applied != 1
+            or (choice.jump is not None and _is_odd(choice.jump, split))
+            or (not split.decided and reading.jumps_near(split))
+        )
     )
     ex_date, replaces = split.ex_date, split.guessed
     if choice.since is not None and choice.applied != 1:

@@ -52,8 +52,6 @@ def data_freshness(
             "symbols": list(symbols),
             "feature_version": FEATURE_VERSION,
             "expected": expected,
-            "first": expected[0],
-            "last": expected[-1],
             "count_to": COUNT_TO,
         },
     ).fetchall()

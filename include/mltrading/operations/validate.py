@@ -45,6 +45,7 @@ from include.mltrading.configuration.symbols import MAX_BATCHES, read_symbols_fi
 from include.mltrading.configuration.yaml_file import more_than_once
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.features.definitions import COLUMNS
+from include.mltrading.market.calendar import NEW_YORK, planned_sessions
 from include.mltrading.market.yahoo import REQUESTS_PER_FETCH
 from include.mltrading.store.connection import NOT_A_URL
 from include.mltrading.store.migrations import MIGRATIONS_FOLDER, available
@@ -150,6 +151,30 @@ def _of_deployments(deployments: Deployments) -> Iterator[str]:
         yield from _ticks_agree(deployments)
     yield from _gate(deployments)
     yield from _rest(deployments)
+    yield from _special_days(deployments)
+
+
+def _special_days(deployments: Deployments) -> Iterator[str]:
+    """Each changes a session that the exchange's calendar plans."""
+    for special in deployments.exchange.special_days:
+        key = f"exchange.special_days: {special.day}"
+        try:
+            planned = planned_sessions(special.day, special.day)
+        except UsageError as error:
+            yield f"{key}: {error}; correct the date"
+            continue
+        if not planned:
+            yield (
+                f"{key}, a {special.day:%A}, is no session by the exchange's calendar, so that there is "
+                "nothing to change; correct the date or remove the entry"
+            )
+            continue
+        opens, closes = (at.astimezone(NEW_YORK).time() for at in planned[0][1:])
+        if (special.opens or opens) >= closes or (special.closes or closes) > closes:
+            yield (
+                f"{key}: the session is planned from {opens:%H:%M} to {closes:%H:%M}; give opens and closes "
+                "within that, or closed: true"
+            )
 
 
 def _schedules(deployments: Deployments) -> Iterator[str]:

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import MLTradingError, NoBarsError, UsageError
 from include.mltrading.market.bars import Bar, RefusedBar, hours_without_trade, screen
+from include.mltrading.market.basis import NEARBY
 from include.mltrading.market.calendar import (
     grid,
     last_sessions,
@@ -137,8 +138,10 @@ class Collection:
         undecided = market_data.undecided_split(connection, symbol)
         healed = last_sessions(HEALED_SESSIONS, self.window.end)
         if undecided is not None and undecided > healed[0].day:
-            # Whether the vendor has restated what came before it shows only in bars of before it.
-            starts.append(max(session.open for session in healed if session.day < undecided))
+            # Whether the vendor has restated what came before it shows only in bars of before it, and of
+            # before the days on which it may have been traded instead.
+            earlier = sessions_between(undecided - 2 * NEARBY, undecided - NEARBY)
+            starts.append(max(earlier[-1].open, reachable))
         return min(starts)
 
     def _doubtful(
