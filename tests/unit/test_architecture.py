@@ -69,13 +69,13 @@ def test_every_room_has_its_floor_and_only_one_knows_airflow() -> None:
     assert knowing == {"airflow"}
 
 
-def test_the_product_never_imports_the_simulator_or_the_bare_machine_commands() -> None:
+def test_the_product_never_imports_the_simulator_or_the_tools() -> None:
     wrong = [
         f"{path} imports {name}"
         for folder in (PACKAGE, PROJECT_ROOT / "dags", PROJECT_ROOT / "plugins")
         for path in folder.rglob("*.py")
         for name in imported(path)
-        if name.startswith(("include.market_simulator", "include.standalone"))
+        if name.startswith(("include.market_simulator", "include.reference", "include.standalone"))
     ]
     assert wrong == []
 

@@ -23,13 +23,13 @@ def register(add: Add) -> None:
     what.add_argument("--run", metavar="ID", help="the story of a run, by its run id or correlation id")
     what.add_argument("--recompute", type=int, metavar="N", help="recompute N random symbols and compare")
     quarantine = add("quarantine", _quarantine, "look at refused bars, or let one in")
-    quarantine.add_argument("action", choices=["list", "release"])
+    quarantine.add_argument("action", choices=["list", "release"], help="list refused bars, or let one in")
     quarantine.add_argument("--symbol", "--symbols", help="comma-separated; one for release")
     quarantine.add_argument("--timestamp", help="start of the bar, ISO; UTC without an offset")
     quarantine.add_argument("--id", default="", help="which one, where an hour has several")
     quarantine.add_argument("--all", action="store_true", help="list released ones too")
     alerts = add("alerts", _alerts, "list what people were told, or send a sample of each mail")
-    alerts.add_argument("action", choices=["list", "test"])
+    alerts.add_argument("action", choices=["list", "test"], help="list alerts, or send a sample of each mail")
     alerts.add_argument("--days", type=float, default=7, help="list: how far back (default: 7)")
 
 
