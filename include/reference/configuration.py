@@ -137,7 +137,7 @@ def _keys(schema: dict[str, Any], values: list[Any], at: str = "") -> Iterator[t
             yield from _keys(below, inside, f"{key}{step or '.'}")
             continue
         kind, allowed = _allowed(below)
-        empty = {} if below.get("type") == "object" else []
+        empty: Any = {} if below.get("type") == "object" else []
         default = "" if name in schema.get("required", ()) else json.dumps(below.get("default", empty))
         shown = "" if name == "conn_password" else " · ".join(code(_yaml(value)) for value in inside)
         yield code(key), kind, code(default), allowed, shown, below["description"]
