@@ -6,13 +6,14 @@ import ast
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings, variable
 from include.mltrading.operations import validate
 from include.mltrading.store import migrations
 
@@ -446,7 +447,7 @@ def test_more_symbols_than_can_be_mapped_name_the_number_that_helps(tmp_path: Pa
 
 
 def test_every_variable_that_the_code_reads_is_known_and_no_other() -> None:
-    read = set()
+    read = {variable(setting) for setting in fields(Settings)}
     for path in (PROJECT_ROOT / "include").rglob("*.py"):
         if path.name != "validate.py":
             for node in ast.walk(ast.parse(path.read_text())):
