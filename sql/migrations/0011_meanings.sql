@@ -18,7 +18,7 @@ COMMENT ON COLUMN market_data.created_at IS 'when the bar was first stored';
 COMMENT ON COLUMN market_data.updated_at IS 'when its values were last written';
 
 COMMENT ON TABLE feature_engineered_data IS
-    '36 features, one row for each final bar; NULL = not defined for this bar';
+    'the features, one row for each final bar; NULL = not defined for this bar';
 COMMENT ON COLUMN feature_engineered_data.symbol IS 'ticker, in Yahoo''s spelling';
 COMMENT ON COLUMN feature_engineered_data.timestamp IS 'start of the bar';
 COMMENT ON COLUMN feature_engineered_data.feature_version IS

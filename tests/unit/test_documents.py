@@ -19,6 +19,7 @@ from include.mltrading.configuration.airflow_settings import load_settings
 from include.mltrading.configuration.alert_kinds import Kind
 from include.mltrading.configuration.deployments import DagId
 from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.features.definitions import FEATURES
 from include.mltrading.operations.validate import VARIABLES
 from include.mltrading.pipeline.collect import FETCH_SECONDS
 from include.mltrading.store.migrations import available
@@ -257,7 +258,13 @@ def test_the_limits_in_the_diagrams_are_those_of_the_program() -> None:
     assert f"pools: {pools}<br>" in text or f'pools: {pools}"' in text
 
 
-# Rows that must be there.
+# Numbers and rows.
+
+
+def test_every_page_tells_the_number_of_features() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in DOCUMENTS if path.name != "CHANGELOG.md"]
+    told = re.findall(r"(\d+)\s(?:technical\s)?(?:features|definitions)\b", "".join(texts))
+    assert set(told) == {str(len(FEATURES))}
 
 
 def rows_of_kinds(path: Path) -> dict[str, str]:
