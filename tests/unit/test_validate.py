@@ -234,7 +234,8 @@ def test_a_missing_statement_and_a_missing_column_are_named(
 
 
 def test_no_statement_lies_unused_in_the_sql_folder() -> None:
-    code = "".join(path.read_text() for path in (PROJECT_ROOT / "include" / "mltrading").rglob("*.py"))
+    folders = [PROJECT_ROOT / "include" / name for name in ("mltrading", "reference")]
+    code = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     names = [str(path.relative_to(validate.SQL_FOLDER).with_suffix("")) for path in
              validate.SQL_FOLDER.glob("*/*.sql") if path.parent.name != "migrations"]  # fmt: skip
     assert [name for name in names if f'"{name}"' not in code] == []
