@@ -7,7 +7,7 @@ PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help setup demo run shell test test-fast test-exhaustive test-second-python lint bench smoke-live \
-	constraints check-constraints clean
+	docs constraints check-constraints clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-26s %s\n", $$1, $$2 }'
@@ -49,10 +49,16 @@ bench: setup ## Measure against the floor, into bench.json (ONLY=engine, enduran
 smoke-live: setup ## One symbol from the real Yahoo through the adapter (needs a network)
 	@$(PYTHON_OF_VENV) -m include.standalone smoke-live
 
+docs: setup ## Write the generated pages of docs/ anew: commands, configuration, data dictionary, features
+	@$(PYTHON_OF_VENV) -m include.reference
+
 constraints: setup ## Compile constraints.txt from the requirements files (UPGRADE=1: newer releases)
 	@include/standalone/constraints.sh write $(if $(UPGRADE),--upgrade)
 
-check-constraints: setup ## Check that constraints.txt is what the requirements files need
+check-docs: setup ## Write the generated pages of docs/ anew: commands, configuration, data dictionary, features
+	@$(PYTHON_OF_VENV) -m include.reference
+
+constraints: setup ## Check that constraints.txt is what the requirements files need
 	@include/standalone/constraints.sh check
 
 clean: ## Delete .venv/, all data and secrets of this checkout, and caches

@@ -182,11 +182,11 @@ def test_a_raised_feature_version_recomputes_everything(
 ) -> None:
     store(connection, YEAR[:60])
     features()
-    monkeypatch.setattr("include.mltrading.pipeline.features.FEATURE_VERSION", "2")
-    monkeypatch.setattr("include.mltrading.store.feature_table.FEATURE_VERSION", "2")
+    monkeypatch.setattr("include.mltrading.pipeline.features.FEATURE_VERSION", "next")
+    monkeypatch.setattr("include.mltrading.store.feature_table.FEATURE_VERSION", "next")
     assert features() == 60
     versions = connection.execute("SELECT DISTINCT feature_version FROM feature_engineered_data").fetchall()
-    assert versions == [("2",)]
+    assert versions == [("next",)]
 
 
 def test_a_revision_that_races_a_features_run_is_never_lost(

@@ -45,7 +45,7 @@ def stored(settings: Settings) -> Iterator[Connection]:
         yield connection
 
 
-def test_bars_with_features_are_the_final_bars_with_all_36(stored: Connection) -> None:
+def test_bars_with_features_are_the_final_bars_with_all_features(stored: Connection) -> None:
     cursor = stored.execute("SELECT * FROM bars_with_features ORDER BY symbol, timestamp")
     names = [column.name for column in cursor.description or ()]
     rows = cursor.fetchall()
@@ -105,7 +105,7 @@ def test_the_pandas_example_of_the_readme_gives_a_frame(
     names: dict[str, object] = {}
     exec(example("python", "read_sql"), names)  # noqa: S102 - the README's own code
     frame = names["frame"]
-    assert frame.shape == (120, 5 + 36)  # type: ignore[attr-defined]
+    assert frame.shape == (120, 5 + len(COLUMNS))  # type: ignore[attr-defined]
     assert str(frame.index.tz) == "America/New_York"  # type: ignore[attr-defined]
     assert frame["rsi"].isna().sum() == 14  # type: ignore[attr-defined]
     assert (frame.dtypes == "float64").all()  # type: ignore[attr-defined]

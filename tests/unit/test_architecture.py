@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,13 +70,21 @@ def test_every_room_has_its_floor_and_only_one_knows_airflow() -> None:
     assert knowing == {"airflow"}
 
 
-def test_the_product_never_imports_the_simulator_or_the_bare_machine_commands() -> None:
+def test_the_architecture_page_shows_the_same_floors() -> None:
+    page = (PROJECT_ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", page, re.MULTILINE)
+    shown = [set(re.findall(r"`(\w+)(?:/|\.py)`", rooms)) for _, rooms in sorted(rows)]
+    # Beside the commands, __main__.py only calls them.
+    assert shown == [set(rooms) - {"__main__"} for rooms in FLOORS]
+
+
+def test_the_product_never_imports_the_simulator_or_the_tools() -> None:
     wrong = [
         f"{path} imports {name}"
         for folder in (PACKAGE, PROJECT_ROOT / "dags", PROJECT_ROOT / "plugins")
         for path in folder.rglob("*.py")
         for name in imported(path)
-        if name.startswith(("include.market_simulator", "include.standalone"))
+        if name.startswith(("include.market_simulator", "include.reference", "include.standalone"))
     ]
     assert wrong == []
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from include.mltrading.features import definitions as d
-from include.mltrading.features.__main__ import render
 from include.mltrading.features.compute import compute
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,16 +76,6 @@ def test_every_definition_says_what_it_means():
 
 def test_the_look_back_covers_every_finite_window():
     assert max(f.first_bar for f in d.FEATURES if not f.recursive) < d.LOOKBACK_BARS
-
-
-def test_the_documentation_page_is_the_generated_one():
-    page = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
-    assert page == render(), "run: python -m include.mltrading.features > docs/features.md"
-
-
-def test_the_module_prints_the_page():
-    code = "import runpy; runpy.run_module('include.mltrading.features', run_name='__main__')"
-    assert _run(code) == render().strip()
 
 
 def test_definitions_import_nothing_heavy():

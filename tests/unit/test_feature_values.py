@@ -20,7 +20,7 @@ def features(close, *, open=None, high=None, low=None, volume=None):
     arrays = [np.broadcast_to(x, close.shape).astype(float) for x in prices]
     traded = np.broadcast_to(1000.0 if volume is None else volume, close.shape).astype(float)
     values = compute(*arrays, close, traded)
-    assert values.shape == (len(close), 36)
+    assert values.shape == (len(close), len(COLUMNS))
     assert values.dtype == np.float64
     assert values.flags.c_contiguous
     assert not np.isinf(values).any()

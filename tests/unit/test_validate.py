@@ -6,13 +6,14 @@ import ast
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.settings import PROJECT_ROOT, Settings, variable
 from include.mltrading.operations import validate
 from include.mltrading.store import migrations
 
@@ -242,7 +243,8 @@ def test_a_missing_statement_and_a_missing_column_are_named(
 
 
 def test_no_statement_lies_unused_in_the_sql_folder() -> None:
-    code = "".join(path.read_text() for path in (PROJECT_ROOT / "include" / "mltrading").rglob("*.py"))
+    folders = [PROJECT_ROOT / "include" / name for name in ("mltrading", "reference")]
+    code = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     names = [str(path.relative_to(validate.SQL_FOLDER).with_suffix("")) for path in
              validate.SQL_FOLDER.glob("*/*.sql") if path.parent.name != "migrations"]  # fmt: skip
     assert [name for name in names if f'"{name}"' not in code] == []
@@ -455,7 +457,7 @@ def test_more_symbols_than_can_be_mapped_name_the_number_that_helps(tmp_path: Pa
 
 
 def test_every_variable_that_the_code_reads_is_known_and_no_other() -> None:
-    read = set()
+    read = {variable(setting) for setting in fields(Settings)}
     for path in (PROJECT_ROOT / "include").rglob("*.py"):
         if path.name != "validate.py":
             for node in ast.walk(ast.parse(path.read_text())):

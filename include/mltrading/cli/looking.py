@@ -28,13 +28,13 @@ def register(add: Add) -> None:
         help="recompute N random symbols and compare them with what is stored",
     )
     quarantine = add("quarantine", _quarantine, "list refused bars, or release one")
-    quarantine.add_argument("action", choices=["list", "release"])
+    quarantine.add_argument("action", choices=["list", "release"], help="list refused bars, or release one")
     quarantine.add_argument("--symbol", "--symbols", help="comma-separated; one for release")
     quarantine.add_argument("--timestamp", help="start of the bar, ISO; UTC without an offset")
     quarantine.add_argument("--id", default="", help="which one, where one hour has several")
     quarantine.add_argument("--all", action="store_true", help="list released ones too")
     alerts = add("alerts", _alerts, "list alerts, or send a sample of each mail")
-    alerts.add_argument("action", choices=["list", "test"])
+    alerts.add_argument("action", choices=["list", "test"], help="list alerts, or send a sample of each mail")
     alerts.add_argument("--days", type=float, default=7, help="list: how far back (default: 7)")
 
 

@@ -52,15 +52,22 @@ def _json_text(value: object) -> object:
 class ConnectionSetting(_Section):
     """One connection: conn_uri, or conn_type with the other fields; conn_extra is a JSON object."""
 
-    conn_id: Text
-    conn_type: Annotated[str, AfterValidator(_type_name)] | None = None
-    conn_host: str | None = None
-    conn_schema: str | None = None
-    conn_login: str | None = None
-    conn_password: SecretStr | None = None
-    conn_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    conn_uri: Annotated[SecretStr, AfterValidator(_with_scheme)] | None = None
-    conn_extra: Annotated[dict[str, Any], BeforeValidator(_json_text)] = Field(default_factory=dict)
+    conn_id: Text = Field(description="The connection's id, such as `mltrading_db`.")
+    conn_type: Annotated[str, AfterValidator(_type_name)] | None = Field(
+        default=None, description="Airflow's type of connection, such as `postgres` or `smtp`."
+    )
+    conn_host: str | None = Field(default=None, description="Host.")
+    conn_schema: str | None = Field(default=None, description="Database of the server.")
+    conn_login: str | None = Field(default=None, description="User.")
+    conn_password: SecretStr | None = Field(default=None, description="Password, for development only.")
+    conn_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(default=None, description="Port.")
+    conn_uri: Annotated[SecretStr, AfterValidator(_with_scheme)] | None = Field(
+        default=None, description="The whole connection as one URI, instead of the other fields."
+    )
+    conn_extra: Annotated[dict[str, Any], BeforeValidator(_json_text)] = Field(
+        default_factory=dict,
+        description="Options as JSON text; `mltrading_db` takes those of libpq.",
+    )
 
     def contradictions(self) -> Iterator[str]:
         """There is one way to say what it leads to."""
@@ -74,24 +81,26 @@ class ConnectionSetting(_Section):
 class PoolSetting(_Section):
     """One pool and its number of slots."""
 
-    pool_name: Text
-    pool_slot: Annotated[int, Field(ge=1, le=1_000_000)]
-    pool_description: str = ""
+    pool_name: Text = Field(description="The pool's name.")
+    pool_slot: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        description="Tasks that it runs at the same time."
+    )
+    pool_description: str = Field(default="", description="What it is for.")
 
 
 class VariableSetting(_Section):
     """One Airflow variable."""
 
-    variable_name: Text
-    variable_value: Text
+    variable_name: Text = Field(description="The variable's name.")
+    variable_value: Text = Field(description="Its value.")
 
 
 class AirflowSettings(_Section):
     """Everything under the key `airflow`."""
 
-    connections: list[ConnectionSetting] = Field(default_factory=list)
-    pools: list[PoolSetting] = Field(default_factory=list)
-    variables: list[VariableSetting] = Field(default_factory=list)
+    connections: list[ConnectionSetting] = Field(default_factory=list, description="Airflow's connections.")
+    pools: list[PoolSetting] = Field(default_factory=list, description="Airflow's pools.")
+    variables: list[VariableSetting] = Field(default_factory=list, description="Airflow's variables.")
 
     def contradictions(self) -> Iterator[str]:
         """Names are unique."""

@@ -37,52 +37,76 @@ Minutes = Annotated[int, Field(ge=0, le=_MOST)]
 class Deployment(Section):
     """What one DAG is called, when it runs and how long it may take."""
 
-    display_name: Text
-    category: Tag
-    priority: Annotated[int, Field(ge=1, le=99)]
-    schedule_type: Tag
-    expected_runtime_minutes: Positive
-    alert_threshold_hours: Annotated[float, Field(gt=0, le=1000)]
+    display_name: Text = Field(description="The DAG's name in the Airflow UI, the monitor and mails.")
+    category: Tag = Field(description="A tag of the DAG.")
+    priority: Annotated[int, Field(ge=1, le=99)] = Field(
+        description="1 is the highest: order in the monitor, and who goes first in Airflow's pools."
+    )
+    schedule_type: Tag = Field(description="One of `schedule_types`; also a tag of the DAG.")
+    expected_runtime_minutes: Positive = Field(
+        description="Minutes that a usual run takes; the SLA is a multiple of it."
+    )
+    alert_threshold_hours: Annotated[float, Field(gt=0, le=1000)] = Field(
+        description="Hours of trading after which its data is stale; of the load, hours after a failure."
+    )
 
 
 class RefreshIntervals(Section):
     """Seconds between two refreshes of each part of the monitor."""
 
-    pipeline_status: Seconds
-    system_health: Seconds
-    data_freshness: Seconds
+    pipeline_status: Seconds = Field(
+        description="Seconds between two refreshes of pipeline status and performance."
+    )
+    system_health: Seconds = Field(description="Seconds between two refreshes of system health.")
+    data_freshness: Seconds = Field(description="Seconds between two refreshes of data freshness.")
 
 
 class Dashboard(Section):
     """What the monitor shows, in the order of priority."""
 
-    primary_deployments: list[DagId]
-    max_visible_deployments: Annotated[int, Field(ge=1)]
+    primary_deployments: list[DagId] = Field(
+        description="The DAGs that the monitor shows, by their priority."
+    )
+    max_visible_deployments: Annotated[int, Field(ge=1)] = Field(
+        description="Most DAGs that the monitor shows."
+    )
     refresh_intervals: RefreshIntervals
 
 
 class ScheduleType(Section):
     """A cron expression in its time zone; no cron means that only people start the DAG."""
 
-    cron: str | None
-    timezone: Text
-    description: Text
+    cron: str | None = Field(
+        description="Cron expression of the ticks; null: no schedule, people trigger the DAG."
+    )
+    timezone: Text = Field(description="Time zone of the cron expression, by its IANA name.")
+    description: Text = Field(description="The schedule in words.")
 
 
 class Pipeline(Section):
     """Settings of the pipeline itself that the deployments share."""
 
-    owner: Text
-    tags: list[Tag]
+    owner: Text = Field(description="Owner of the DAGs and their tasks.")
+    tags: list[Tag] = Field(description="Tags of every DAG, beside its category and its schedule type.")
     # A date in quotes is one too.
-    start_date: Annotated[date, Field(strict=False)]
-    finality_delay_minutes: Minutes
-    minimum_good_share: Annotated[float, Field(ge=0, le=1)]
-    retries: Annotated[int, Field(ge=0, le=100)]
-    retry_delay_seconds: Seconds
-    gate_poke_seconds: Seconds
-    gate_timeout_minutes: Positive
-    gate_missing_run_minutes: Annotated[float, Field(ge=0, le=_MOST)]
+    start_date: Annotated[date, Field(strict=False)] = Field(
+        description="First day that a backfill may cover. Missed ticks are not replayed."
+    )
+    finality_delay_minutes: Minutes = Field(
+        description="A bar is final when its end + so many minutes <= the end of the run's window."
+    )
+    minimum_good_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="`publish_*` fails when a smaller share of the symbols was served."
+    )
+    retries: Annotated[int, Field(ge=0, le=100)] = Field(description="Retries of a failed task.")
+    retry_delay_seconds: Seconds = Field(
+        description="Seconds before the first retry; each further one waits longer."
+    )
+    gate_poke_seconds: Seconds = Field(description="Seconds between two looks of `wait_for_bars`.")
+    gate_timeout_minutes: Positive = Field(description="Minutes after which `wait_for_bars` gives up.")
+    gate_missing_run_minutes: Annotated[float, Field(ge=0, le=_MOST)] = Field(
+        description="Minutes after its tick that the collection run may be missing; then the gate skips."
+    )
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -103,20 +127,28 @@ Address = Annotated[str, AfterValidator(_plain_address)]
 class Thresholds(Section):
     """From where on something counts as wrong; shares are of the whole."""
 
-    missing_bars_after_minutes: Minutes
-    timeouts_share: Share
-    connections_share: Share
-    memory_free_share: Share
-    disk_free_share: Share
+    missing_bars_after_minutes: Minutes = Field(
+        description="Minutes after its end that a bar may come late before it counts as missing."
+    )
+    timeouts_share: Share = Field(description="Share of a run's symbols that took too long.")
+    connections_share: Share = Field(description="Share of the database role's connections that are in use.")
+    memory_free_share: Share = Field(description="Least share of the memory that is free.")
+    disk_free_share: Share = Field(description="Least share of a disk that is free.")
 
 
 class Alerts(Section):
     """Who is told of what, and how often."""
 
-    sla_factor: Annotated[float, Field(ge=1, le=100)]
-    addressees: Annotated[list[Address], Field(min_length=1)]
+    sla_factor: Annotated[float, Field(ge=1, le=100)] = Field(
+        description="A run is late after this multiple of `expected_runtime_minutes`."
+    )
+    addressees: Annotated[list[Address], Field(min_length=1)] = Field(
+        description="Mail addresses of the people on duty."
+    )
     thresholds: Thresholds
-    quiet_minutes: dict[Kind, Minutes]
+    quiet_minutes: dict[Kind, Minutes] = Field(
+        description="For each kind: minutes after a mail without another one about the same condition."
+    )
 
     def contradictions(self) -> Iterator[str]:
         """Every kind has a quiet period."""
@@ -142,10 +174,10 @@ class SpecialDay(Section):
     """A day on which the exchange is closed, opens late or closes early, against its calendar (New York)."""
 
     # A date in quotes is one too.
-    day: Annotated[date, Field(strict=False)]
-    closed: bool = False
-    opens: ClockTime | None = None
-    closes: ClockTime | None = None
+    day: Annotated[date, Field(strict=False)] = Field(description="The day, in New York.")
+    closed: bool = Field(default=False, description="No trading on this day.")
+    opens: ClockTime | None = Field(default=None, description="Late opening, New York time in quotes.")
+    closes: ClockTime | None = Field(default=None, description="Early close, New York time in quotes.")
 
     def contradictions(self) -> Iterator[str]:
         """Either closed, or other hours within those of a usual session."""
@@ -159,7 +191,9 @@ class SpecialDay(Section):
 class Exchange(Section):
     """What the exchange decided after its calendar was published."""
 
-    special_days: list[SpecialDay] = Field(default_factory=list)
+    special_days: list[SpecialDay] = Field(
+        default_factory=list, description="Days that the exchange's published calendar has otherwise."
+    )
 
     def contradictions(self) -> Iterator[str]:
         """Each day stands there once."""

@@ -8,44 +8,85 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from include.mltrading.errors import UsageError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 
-_Number = TypeVar("_Number", int, float)
 _TOO_LARGE = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The product's settings.
+    """The product's settings: each is read from the variable MLTRADING_<its name>.
 
-    database_url: libpq URL, None = libpq's own PG* variables. yahoo_url: base URL that stands in for
-    Yahoo's hosts, None = Yahoo itself. yahoo_requests_per_second: over all processes and hosts.
-    symbols_per_task: symbols in one mapped task instance. symbol_seconds, symbol_cpu_seconds: limits on
-    computing one symbol, by the clock and in processor time. symbol_memory_mb, collect_memory_mb: what
-    computing or collecting one symbol may allocate beyond what the runner itself has mapped. smtp_url: the
-    mail server of the command line, None = Airflow's connection. verify_database: the empty database beside
-    the market database in which backups are verified, None = that one's name with _verify.
+    The meanings make docs/configuration.md; "least" is what a number must reach.
     """
 
-    database_url: str | None = None
-    yahoo_url: str | None = None
-    yahoo_requests_per_second: float = 1.0
-    symbols_file: Path = PROJECT_ROOT / "include" / "config" / "symbols.txt"
-    deployments_file: Path = PROJECT_ROOT / "include" / "config" / "deployments.yaml"
-    symbols_per_task: int = 1
-    symbol_seconds: int = 30
-    symbol_cpu_seconds: int = 20
-    symbol_memory_mb: int = 256
-    collect_memory_mb: int = 448
-    smtp_url: str | None = None
-    verify_database: str | None = None
+    database_url: str | None = field(
+        default=None,
+        metadata={"meaning": "The market database, as a libpq URL. Unset: the `PG*` variables of libpq."},
+    )
+    yahoo_url: str | None = field(
+        default=None, metadata={"meaning": "Base URL of a server that stands in for Yahoo. Unset: Yahoo."}
+    )
+    yahoo_requests_per_second: float = field(
+        default=1.0,
+        metadata={
+            "meaning": "Most requests to Yahoo in a second, over all processes and machines together.",
+            "least": 0.01,
+        },
+    )
+    symbols_file: Path = field(
+        default=PROJECT_ROOT / "include" / "config" / "symbols.txt",
+        metadata={"meaning": "The file with the symbols to collect."},
+    )
+    deployments_file: Path = field(
+        default=PROJECT_ROOT / "include" / "config" / "deployments.yaml",
+        metadata={"meaning": "The file with schedules, thresholds and alerts."},
+    )
+    symbols_per_task: int = field(
+        default=1, metadata={"meaning": "Symbols in one mapped task instance.", "least": 1}
+    )
+    symbol_seconds: int = field(
+        default=30, metadata={"meaning": "Seconds that computing one symbol may take.", "least": 1}
+    )
+    symbol_cpu_seconds: int = field(
+        default=20,
+        metadata={"meaning": "Seconds of processor time that computing one symbol may take.", "least": 1},
+    )
+    symbol_memory_mb: int = field(
+        default=256,
+        metadata={
+            "meaning": "Memory in MB that computing one symbol may allocate beyond what the runner holds.",
+            "least": 32,
+        },
+    )
+    collect_memory_mb: int = field(
+        default=448,
+        metadata={
+            "meaning": "Memory in MB that collecting one symbol may allocate beyond what the runner holds.",
+            "least": 32,
+        },
+    )
+    smtp_url: str | None = field(
+        default=None,
+        metadata={
+            "meaning": "The mail server of the command line: `smtp://host:25`, "
+            "`smtp+starttls://user:password@host:587` or `smtps://…`. Unset: the connection `smtp_default`."
+        },
+    )
+    verify_database: str | None = field(
+        default=None,
+        metadata={
+            "meaning": "The empty database beside the market database in which backups are verified. "
+            "Unset: the one with the market database's name and `_verify`."
+        },
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -61,71 +102,48 @@ class Settings:
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> tuple[Settings, list[str]]:
         """Settings with defaults in the place of wrong values, and what is wrong."""
+        values: dict[str, Any] = {}
         problems: list[str] = []
-
-        def number(name: str, kind: Callable[[str], _Number], default: _Number, least: _Number) -> _Number:
+        for setting in fields(cls):
+            text = environment.get(variable(setting), "")
             try:
-                return _number(environment, name, kind, default, least)
+                if text.strip():
+                    values[setting.name] = _value(setting, text)
             except UsageError as error:
                 problems.append(str(error))
-                return default
-
-        try:
-            yahoo_url = _url(environment, "MLTRADING_YAHOO_URL")
-        except UsageError as error:
-            problems.append(str(error))
-            yahoo_url = None
-        settings = cls(
-            database_url=environment.get("MLTRADING_DATABASE_URL") or None,
-            yahoo_url=yahoo_url,
-            yahoo_requests_per_second=number(
-                "MLTRADING_YAHOO_REQUESTS_PER_SECOND", float, cls.yahoo_requests_per_second, 0.01
-            ),
-            symbols_file=_path(environment, "MLTRADING_SYMBOLS_FILE", cls.symbols_file),
-            deployments_file=_path(environment, "MLTRADING_DEPLOYMENTS_FILE", cls.deployments_file),
-            symbols_per_task=number("MLTRADING_SYMBOLS_PER_TASK", int, cls.symbols_per_task, 1),
-            symbol_seconds=number("MLTRADING_SYMBOL_SECONDS", int, cls.symbol_seconds, 1),
-            symbol_cpu_seconds=number("MLTRADING_SYMBOL_CPU_SECONDS", int, cls.symbol_cpu_seconds, 1),
-            symbol_memory_mb=number("MLTRADING_SYMBOL_MEMORY_MB", int, cls.symbol_memory_mb, 32),
-            collect_memory_mb=number("MLTRADING_COLLECT_MEMORY_MB", int, cls.collect_memory_mb, 32),
-            smtp_url=environment.get("MLTRADING_SMTP_URL") or None,
-            verify_database=environment.get("MLTRADING_VERIFY_DATABASE") or None,
-        )
-        return settings, problems
+        return cls(**values), problems
 
 
-def _number(
-    environment: Mapping[str, str],
-    name: str,
-    kind: Callable[[str], _Number],
-    default: _Number,
-    least: _Number,
-) -> _Number:
-    text = environment.get(name, "").strip()
-    if not text:
-        return default
+def variable(setting: Field[Any]) -> str:
+    """The name of the variable that gives a setting."""
+    return f"MLTRADING_{setting.name.upper()}"
+
+
+def _value(setting: Field[Any], text: str) -> Any:
+    """What a variable's text says. Raises UsageError."""
+    if "least" in setting.metadata:
+        return _number(setting, text.strip())
+    if isinstance(setting.default, Path):
+        return Path(text)
+    return _url(variable(setting), text.strip()) if setting.name == "yahoo_url" else text
+
+
+def _number(setting: Field[Any], text: str) -> float:
+    default, least = setting.default, setting.metadata["least"]
     try:
-        value = kind(text)
+        value: float | None = (int if isinstance(default, int) else float)(text)
     except ValueError:
         value = None
     # NaN fails the comparison too.
     if value is None or not least <= value < _TOO_LARGE:
         raise UsageError(
-            f"{name}={text!r}: give a number from {least} to below {_TOO_LARGE:,}, "
+            f"{variable(setting)}={text!r}: give a number from {least} to below {_TOO_LARGE:,}, "
             f"or unset it (default {default})"
         )
     return value
 
 
-def _path(environment: Mapping[str, str], name: str, default: Path) -> Path:
-    text = environment.get(name, "")
-    return Path(text) if text else default
-
-
-def _url(environment: Mapping[str, str], name: str) -> str | None:
-    text = environment.get(name, "").strip()
-    if not text:
-        return None
+def _url(name: str, text: str) -> str:
     from urllib.parse import urlsplit  # the isolated children seldom need it
 
     try:

@@ -99,12 +99,15 @@ def require_known(applied: Iterable[tuple[Any, ...]], folder: Path = MIGRATIONS_
 
 
 def made_by_migrations(kind: Literal["TABLE", "VIEW"], folder: Path = MIGRATIONS_FOLDER) -> list[str]:
-    """The names of the tables or views that the migrations make."""
+    """The names of the tables or views that the migrations make, each once."""
     statements = [
         query("schema/create_schema_migrations"),
         *(migration.statements for migration in available(folder)),
     ]
-    return [name for text in statements for made, name in _CREATES.findall(text) if made == kind]
+    # A view is made again to have another column.
+    return list(
+        dict.fromkeys(name for text in statements for made, name in _CREATES.findall(text) if made == kind)
+    )
 
 
 def _missing(applied: Iterable[tuple[Any, ...]], migrations: list[Migration]) -> list[Migration]:
