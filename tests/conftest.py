@@ -112,8 +112,17 @@ def settings(database: str) -> Settings:
     return Settings(database_url=database)
 
 
+@pytest.fixture(scope="session")
+def loaded() -> None:
+    """What a task loads before it forks: a symbol's process would import yfinance for a second, each anew."""
+    from include.mltrading.market import calendar, yahoo
+
+    yahoo.preload()
+    calendar.preload()
+
+
 @pytest.fixture
-def simulator() -> Iterator[MarketSimulator]:
+def simulator(loaded: None) -> Iterator[MarketSimulator]:
     """A market simulator of the test's own."""
     with MarketSimulator() as served:
         yield served
@@ -142,6 +151,7 @@ def commands() -> Iterator[Forks]:
             for name in ("market", "features", "store", "pipeline", "alerts", "operations")
         ),
         "include.mltrading.market.calendar:preload",
+        "include.mltrading.market.yahoo:preload",
     )
     yield forks
     forks.close()

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from include.standalone.postgres import SUPERUSER, EmbeddedPostgres
 
-# Whatever a test may have changed but rows: columns, constraints, triggers, views, functions, rights, settings.
+# Whatever a test may have changed but rows: columns, constraints, triggers, views, rights, settings.
 _SCHEMA = """
 SELECT md5(string_agg(line, chr(10) ORDER BY line)) FROM (
     SELECT concat_ws(' ', relname, relkind, relowner, relacl, reloptions) AS line FROM pg_class
