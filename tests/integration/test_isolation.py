@@ -1,4 +1,4 @@
-"""One bad symbol among four: the other three are served, and ledger, log and exit code tell of the bad one."""
+"""One bad symbol among four: the others are served, and ledger, log and exit code tell of the bad one."""
 
 from __future__ import annotations
 
