@@ -275,9 +275,16 @@ STEPS = [
     (Path, "replace", "between the renames"),
     (archive, "sync_folder", "before the commit"),
 ]
+QUICK = ("after a file", "before the commit")
 
 
-@pytest.mark.parametrize(("owner", "name"), [step[:2] for step in STEPS], ids=[step[2] for step in STEPS])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        pytest.param(*step, id=when, marks=[] if when in QUICK else [pytest.mark.exhaustive])
+        for *step, when in STEPS
+    ],
+)
 def test_a_crash_at_any_step_loses_nothing_and_a_repeat_finishes(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:

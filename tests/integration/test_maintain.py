@@ -142,27 +142,6 @@ def test_an_airflow_that_cannot_be_cleaned_fails_after_the_rest_is_done(
     assert execute(year, "SELECT count(*) FROM processing_history WHERE run_id = 'old'") == [(0,)]
 
 
-def test_airflows_own_old_records_go_and_new_ones_stay(
-    cli: Cli, environment: dict[str, str], new_state: Callable[[], Path], tmp_path: Path
-) -> None:
-    with EmbeddedPostgres(new_state(), report=lambda line: None) as server:
-        url = server.url("airflow")
-        execute(
-            url,
-            "INSERT INTO log (dttm, event) VALUES (now() - interval '91 days', 'old'), (now(), 'new')",
-        )
-        done = cli(
-            "maintain", **environment,
-            AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=url.replace("postgresql://", "postgresql+psycopg2://"),
-            AIRFLOW__CORE__LOAD_EXAMPLES="False",
-        )  # fmt: skip
-        assert done.code == 0, done.out
-        assert "records of before" in done.out
-        assert execute(url, "SELECT event FROM log WHERE event IN ('old', 'new')") == [("new",)]
-        left = "SELECT count(*) FROM pg_tables WHERE tablename LIKE '_airflow_deleted%%'"
-        assert execute(url, left) == [(0,)]
-
-
 @pytest.mark.parametrize("days", ["800000", "1000000000"])
 def test_more_days_than_a_calendar_has_are_refused(cli: Cli, days: str) -> None:
     done = cli("maintain", "--history-days", days, MLTRADING_DATABASE_URL="postgresql://127.0.0.1:1/none")
