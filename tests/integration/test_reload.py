@@ -226,7 +226,13 @@ STEPS: list[tuple[Any, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("module", "name"), STEPS, ids=[name for _, name in STEPS])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        pytest.param(*step, id=step[1], marks=[] if step[1] == "upsert_bars" else [pytest.mark.exhaustive])
+        for step in STEPS
+    ],
+)
 def test_a_crash_between_any_two_steps_of_a_reload_leaves_all_or_nothing(
     reload: Collect, database: str, old_company: dict[Any, Row], monkeypatch: pytest.MonkeyPatch,
     module: Any, name: str,

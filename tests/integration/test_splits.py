@@ -77,7 +77,7 @@ def test_a_split_restated_before_the_open(
     assert (quarantined(database), rows(database, "SELECT count(*) FROM bar_revisions")) == ([], [(0,)])
 
 
-@pytest.mark.parametrize("ratio", [4.0, 0.1])
+@pytest.mark.parametrize("ratio", [4.0, pytest.param(0.1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("variant", ["at the open", "days late", "never", "never announced"])
 def test_a_split_however_it_is_told(
     collect: Collect, database: str, simulator: MarketSimulator, ratio: float, variant: str
@@ -292,7 +292,13 @@ def dying_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], None]:
     return arrange
 
 
-@pytest.mark.parametrize(("module", "name"), STEPS, ids=[name for _, name in STEPS])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        pytest.param(*step, id=step[1], marks=[] if step[1] == "upsert_bars" else [pytest.mark.exhaustive])
+        for step in STEPS
+    ],
+)
 def test_a_crash_between_any_two_steps_leaves_all_or_nothing(
     collect: Collect, database: str, simulator: MarketSimulator, dying_after: Any,
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str,

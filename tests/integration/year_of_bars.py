@@ -1,4 +1,4 @@
-"""A market database with a year of 20 symbols, bars and features, made once for each file of tests.
+"""A market database with a year of six symbols, bars and features, made once for each file of tests.
 
 Three price walks are loaded and computed by the product's own code; the other symbols repeat them.
 """
@@ -26,7 +26,7 @@ from include.mltrading.store.connection import connect
 from include.standalone.postgres import EmbeddedPostgres
 
 SEED = 7
-NAMES = [f"Y{number:03d}" for number in range(20)]
+NAMES = [f"Y{number:03d}" for number in range(6)]
 WALKS = 3
 # The same walk as Y000.
 TWIN = "Y003"

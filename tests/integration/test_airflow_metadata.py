@@ -1,4 +1,4 @@
-"""apply_settings against a real metadata database of Airflow, in processes of its own."""
+"""What reads and writes Airflow's metadata database: settings, roles, the house-keeping."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -69,24 +70,26 @@ class Airflow:
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path]) -> Iterator[Airflow]:
+def airflow(tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedPostgres) -> Iterator[Airflow]:
     folder = tmp_path_factory.mktemp("airflow")
-    with EmbeddedPostgres(new_state(), report=lambda line: None) as server:
-        url = server.url("airflow")
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
-            "AIRFLOW_HOME": str(folder / "home"),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url.replace("postgresql://", "postgresql+psycopg2://"),
-            "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
-            "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            # Without it Airflow 2.11 opens every process with a warning on stderr.
-            "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
-            "PYTHONPATH": str(ROOT),
-        }
-        forks = Forks("airflow.models", "airflow.providers.smtp.hooks.smtp", APPLY, environment=environment)
-        yield Airflow(url, environment, forks)
-        forks.close()
+    url = postgres.ensure_database("airflow_metadata")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+        "AIRFLOW_HOME": str(folder / "home"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url.replace("postgresql://", "postgresql+psycopg2://"),
+        "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        # Without it Airflow 2.11 opens every process with a warning on stderr.
+        "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
+        "PYTHONPATH": str(ROOT),
+    }
+    forks = Forks("airflow.models", "airflow.providers.smtp.hooks.smtp", APPLY, environment=environment)
+    served = Airflow(url, environment, forks)
+    made = served.ask({}, "db", "migrate", module="airflow.__main__")
+    assert made.returncode == 0, made.stderr
+    yield served
+    forks.close()
 
 
 @pytest.fixture
@@ -338,3 +341,17 @@ def test_the_roles_get_their_rights_from_the_dags_and_to_no_other(airflow: Airfl
     assert ("can_create", "DAG Runs") in held["MarketOperator"] - held["MarketViewer"]
     # Not a single right.
     assert [row[1:] for row in rows if row[0] == "Public"] == [(None, None)]
+
+
+def test_airflows_own_old_records_go_and_new_ones_stay(
+    cli: Callable[..., Any], airflow: Airflow, database: str
+) -> None:
+    with psycopg.connect(airflow.url) as connection:
+        connection.execute(
+            "INSERT INTO log (dttm, event) VALUES (now() - interval '91 days', 'old'), (now(), 'new')"
+        )
+    done = cli("maintain", **airflow.environment, MLTRADING_DATABASE_URL=database)
+    assert done.code == 0, done.out
+    assert "records of before" in done.out
+    assert airflow.query("SELECT event FROM log WHERE event IN ('old', 'new')") == [("new",)]
+    assert airflow.query("SELECT 1 FROM pg_tables WHERE tablename LIKE '\\_airflow\\_deleted%'") == []
