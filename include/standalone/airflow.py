@@ -119,6 +119,19 @@ def airflow_environment(
     return {**_TUNING, **os.environ, **fixed}
 
 
+def ensure_databases(
+    postgres: EmbeddedPostgres, *, market_database: str, metadata_database: str
+) -> dict[str, str]:
+    """Make both databases on the running server where they are missing; the environment that names them."""
+    postgres.ensure_database(metadata_database)
+    if foreign_database_url(postgres) is None:
+        postgres.ensure_database(market_database, MARKET_CONNECTION_LIMIT)
+        postgres.apply_roles(market_database)
+    return airflow_environment(
+        postgres.state, postgres, market_database=market_database, metadata_database=metadata_database
+    )
+
+
 def foreign_database_url(postgres: EmbeddedPostgres) -> str | None:
     """MLTRADING_DATABASE_URL where the user points it at another server than the embedded one.
 

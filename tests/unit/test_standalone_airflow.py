@@ -25,7 +25,7 @@ def _environment(state: Path, **options: str) -> dict[str, str]:
     """The environment of an installation whose server has a port, and need not run for this."""
     folder = state / "postgres"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "server.json").write_text('{"port": 23456, "users": []}')
+    (folder / "port").write_text("23456")
     return airflow_environment(state, EmbeddedPostgres(state), **options)
 
 

@@ -322,7 +322,7 @@ def test_clean_refuses_while_a_run_is_up(checkout: Checkout) -> None:
     )
     state = checkout.folder / ".state"
     state.mkdir()
-    (state / "stack.json").write_text(f'{{"process": "{runner.pid} 1 boot", "token": "x"}}')
+    (state / "stack.json").write_text(f'{{"pid": {runner.pid}, "token": "x"}}')
     try:
         done = _clean(checkout)
     finally:

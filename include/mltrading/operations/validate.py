@@ -57,7 +57,7 @@ VARIABLES = {
 # Set by the program itself, for its own processes.
 INTERNAL_VARIABLES = {
     "MLTRADING_TASK", "MLTRADING_TASK_SECONDS", "MLTRADING_TASK_PROCESS", "MLTRADING_TASK_PARENTS",
-    "MLTRADING_PYTHON", "MLTRADING_STACK", "MLTRADING_BENCH",
+    "MLTRADING_PYTHON", "MLTRADING_STACK",
 }  # fmt: skip
 
 _CONNECTIONS = {"mltrading_db": "postgres", "smtp_default": "smtp"}
