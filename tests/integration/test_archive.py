@@ -27,7 +27,7 @@ from include.mltrading.features.definitions import COLUMNS
 from include.mltrading.market.calendar import last_sessions
 from include.mltrading.market.splits import Found
 from include.mltrading.market.yahoo import Split
-from include.mltrading.operations import archive
+from include.mltrading.operations import archive, archive_files
 from include.mltrading.store import archive as archive_rows
 from include.mltrading.store import market_data
 from include.mltrading.store.connection import connect
@@ -109,7 +109,7 @@ def out(settings: Settings, folder: Path, symbols: list[str] | None = None, day:
 
 
 def back(settings: Settings, *paths: Path) -> list[archive.Moved]:
-    return archive.bring_back(settings, archive.manifests(paths), lambda name: None)
+    return archive.bring_back(settings, archive_files.manifests(paths), lambda name: None)
 
 
 def test_all_symbols_go_into_files_and_come_back_to_the_last_bit(
@@ -347,10 +347,10 @@ def test_a_file_that_does_not_hold_what_was_written_deletes_nothing(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | str
 ) -> None:
     before = everything(settings, FEW)
-    original = archive._written
+    original = archive.write_rows
 
-    def damaged(path: Path, *arguments: Any, **others: Any) -> Path:
-        original(path, *arguments, **others)
+    def damaged(path: Path, *arguments: Any) -> None:
+        original(path, *arguments)
         content = path.read_bytes()
         if isinstance(damage, bytes):
             path.write_bytes(damage)
@@ -358,9 +358,8 @@ def test_a_file_that_does_not_hold_what_was_written_deletes_nothing(
             path.write_bytes(content[: len(content) // 2])
         elif ".market_data." in path.name:
             path.write_bytes(gzip.compress(gzip.decompress(content).replace(b"simulated", b"simulates", 1)))
-        return path
 
-    monkeypatch.setattr(archive, "_written", damaged)
+    monkeypatch.setattr(archive, "write_rows", damaged)
     assert out(settings, tmp_path / "a") == FEW
     assert everything(settings, FEW) == before
 
@@ -554,7 +553,7 @@ def test_wrong_usage_is_told_by_its_name(
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"format": 2}')
     with pytest.raises(UsageError, match="format 2"):
-        archive.manifests([tmp_path])
+        archive_files.manifests([tmp_path])
     assert issubclass(UsageError, MLTradingError)
 
 
