@@ -43,7 +43,7 @@ lint: setup ## Check style, types, configuration and pins; changes nothing
 	@$(PYTHON_OF_VENV) -m include.mltrading validate
 	@include/standalone/constraints.sh check
 
-bench: setup ## Measure against the floor, into bench.json (ONLY=engine, monitor or airflow: that part)
+bench: setup ## Measure against the floor, into bench.json (ONLY=engine or airflow: that part)
 	@$(PYTHON_OF_VENV) -m include.standalone bench $(if $(ONLY),--only $(ONLY))
 
 smoke-live: setup ## One symbol from the real Yahoo through the adapter (needs a network)

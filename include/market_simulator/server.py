@@ -13,14 +13,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
-from typing import Annotated, Any, cast
+from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import AwareDatetime, Field, FiniteFloat, ValidationError, validate_call
+from pydantic import AwareDatetime, ValidationError, validate_call
 
 from include.market_simulator.chart import Window, chart_reply, read_window
 from include.market_simulator.faults import ControlError, Seconds
-from include.market_simulator.limit import RateLimit
 from include.market_simulator.messages import Reply, Series, json_reply, status_reply
 from include.market_simulator.prices import bars
 from include.market_simulator.registry import Fault, FaultRegistry, change_reply, change_series
@@ -46,7 +45,6 @@ class MarketSimulator:
         self.seed = seed
         self._initial_clock = self._clock = clock
         self._latency = 0.0
-        self._limit: RateLimit | None = None
         self._faults = FaultRegistry()
         self._statistics = Statistics()
         self._server = _Server(("127.0.0.1", port), self)
@@ -87,11 +85,6 @@ class MarketSimulator:
         """Delay every answer of Yahoo's paths."""
         self._latency = seconds
 
-    @validate_call
-    def set_limit(self, per_second: Annotated[FiniteFloat, Field(gt=0)] | None) -> None:
-        """Answer 429 to what exceeds so many requests a second; None lifts the limit."""
-        self._limit = None if per_second is None else RateLimit(per_second)
-
     def fault(self, kind: str, **options: Any) -> None:
         """Let something go wrong; `faults` has the kinds and their options.
 
@@ -112,10 +105,9 @@ class MarketSimulator:
         return self._statistics.snapshot()
 
     def reset(self) -> None:
-        """As it was at the start: clock, latency, limit, faults, statistics."""
+        """As it was at the start: clock, latency, faults, statistics."""
         self._clock = self._initial_clock
         self._latency = 0.0
-        self._limit = None
         self._faults.clear()
         self._statistics.reset()
 
@@ -124,7 +116,6 @@ class MarketSimulator:
         actions: dict[str, Callable[..., None]] = {
             "clock": self.set_clock,
             "latency": self.set_latency,
-            "limit": self.set_limit,
             "fault": self.fault,
             "clear": self.clear_faults,
             "reset": self.reset,
@@ -154,15 +145,12 @@ class MarketSimulator:
         else:
             kind = {"/": "cookie", "": "cookie", CRUMB_PATH: "crumb"}.get(parts.path, "other")
         with self._statistics.request(kind, symbol):
-            if self._limit is not None and not self._limit.lets_through():
-                reply = status_reply(429)
+            faults = self._faults.take(kind, symbol)
+            if symbol is not None and window is not None:
+                reply = self._chart(symbol, window, now, faults)
             else:
-                faults = self._faults.take(kind, symbol)
-                if symbol is not None and window is not None:
-                    reply = self._chart(symbol, window, now, faults)
-                else:
-                    reply = _page(kind)
-                reply = change_reply(reply, faults)
+                reply = _page(kind)
+            reply = change_reply(reply, faults)
             time.sleep(reply.delay + self._latency)
         self._statistics.answered(0 if reply.reset else reply.status)
         return replace(reply, headers={MARK: "simulated", **reply.headers})

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         env = airflow.ensure_databases(server, market_database=market, metadata_database=metadata)
         if record is not None and is_running(server.state):
             env |= record.exported
-        airflow.prepare_airflow(env, server, _note)
+        airflow.prepare_airflow(env, _note)
         if options.command is not None:
             command = ["/bin/sh", "-c", options.command]
         elif sys.stdin.isatty():

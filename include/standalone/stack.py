@@ -180,7 +180,7 @@ class Stack:
         )
         self.environment |= self._exported
         self.environment[MARK] = self._token
-        airflow.prepare_airflow(self.environment, self.postgres, self._report)
+        airflow.prepare_airflow(self.environment, self._report)
         return self.environment["MLTRADING_DATABASE_URL"]
 
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Started:

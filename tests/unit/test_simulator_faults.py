@@ -10,7 +10,6 @@ import pytest
 
 from include.market_simulator import MarketSimulator, bars
 from include.market_simulator.faults import ControlError
-from include.market_simulator.limit import RateLimit
 from include.market_simulator.messages import Reply, Series
 from include.market_simulator.registry import FaultRegistry, change_reply, change_series
 
@@ -186,38 +185,3 @@ def test_slow_and_reset_are_left_to_the_server() -> None:
     faults.add("reset", requests="any")
     reply = change_reply(Reply(200, b"{}"), faults.take("chart", "AAPL"))
     assert (reply.delay, reply.reset, reply.body) == (2.0, True, b"{}")
-
-
-def test_the_rate_limit_lets_the_rate_through_and_refuses_what_exceeds_it() -> None:
-    now = 0.0
-    limit = RateLimit(2.0, clock=lambda: now)
-
-    assert [limit.lets_through() for _ in range(3)] == [True, True, False]
-    passed = 0
-    for step in range(1, 101):
-        now = step / 10  # ten requests a second, for ten seconds
-        passed += limit.lets_through()
-    assert passed == 20
-    now += 60
-    assert [limit.lets_through() for _ in range(3)] == [True, True, False]
-    for _ in range(100):
-        now += 0.5
-        assert limit.lets_through()
-
-
-def test_a_limited_server_answers_429_until_the_limit_is_lifted() -> None:
-    simulator = MarketSimulator()
-    simulator.control("limit", {"per_second": 0.001})
-    assert [simulator.answer("/v1/test/getcrumb").status for _ in range(3)] == [200, 200, 429]
-    assert simulator.statistics()["statuses"] == {"200": 2, "429": 1}
-    simulator.control("limit", {"per_second": None})
-    assert simulator.answer("/v1/test/getcrumb").status == 200
-    simulator.close()
-
-
-@pytest.mark.parametrize("per_second", [0, -1, "fast", float("inf")])
-def test_a_limit_that_is_no_rate_is_refused(per_second: object) -> None:
-    simulator = MarketSimulator()
-    with pytest.raises(ControlError, match="per_second is"):
-        simulator.control("limit", {"per_second": per_second})
-    simulator.close()

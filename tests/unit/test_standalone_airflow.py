@@ -128,7 +128,7 @@ def test_a_connection_that_the_environment_gave_is_made_when_it_gives_it_no_more
 
     def applied() -> bool:
         ran.clear()
-        airflow.prepare_airflow(_environment(tmp_path), EmbeddedPostgres(tmp_path), lambda line: None)
+        airflow.prepare_airflow(_environment(tmp_path), lambda line: None)
         return "include.mltrading.airflow.apply_settings" in ran
 
     assert [applied(), applied()] == [True, False]

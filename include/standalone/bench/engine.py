@@ -1,4 +1,4 @@
-"""The feature engine, database to database, against its floor; the monitor's snapshot against its own."""
+"""The feature engine, database to database, against its floor."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ import psycopg
 from psycopg import sql
 
 from include.market_simulator import bars as simulated_bars
-from include.mltrading.configuration.deployments import load_deployments
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.market.bars import Bar
-from include.mltrading.monitor.snapshot import PARTS, FinishedRuns, snapshot
 from include.mltrading.store import market_data
 from include.mltrading.store.connection import connect
 from include.mltrading.store.migrations import migrate
-from include.mltrading.store.queries import query
 from include.standalone.airflow import MARKET_CONNECTION_LIMIT
 from include.standalone.bench.report import Figure, Used, best, timed
 from include.standalone.console import say
@@ -31,7 +28,6 @@ from include.standalone.state import make_folder
 
 DATABASE = "mltrading_bench"
 SYMBOLS, MANY_SYMBOLS = 100, 1057
-_MONITORED = 1000
 _WALKS = 10  # different price walks; the other symbols repeat them
 _FULL_RUNS, _INCREMENTAL_RUNS, _COLD_RUNS = 3, 5, 7
 _FLOOR_TABLE = "bench_floor"
@@ -217,59 +213,3 @@ def _figures(what: str, ours: Used, floor: Used, seconds: float | None, times: f
     yield Figure("engine", "  against the floor", ours.seconds / floor.seconds, "x", times)
     yield Figure("engine", "  processor time, without PostgreSQL's", ours.cpu_seconds, "s CPU")
     yield Figure("engine", "  floor's processor time", floor.cpu_seconds, "s CPU")
-
-
-def monitor() -> Iterator[Figure]:
-    """The monitor's snapshot of many symbols and 200 runs of both DAGs, against a look-up for each symbol."""
-    with _bench(_MONITORED) as bench:
-        bench.connection.execute(_HISTORY, (bench.names,))
-        bench.connection.execute("VACUUM ANALYZE")
-        bench.settle()
-        floor = _milliseconds(
-            lambda: bench.connection.execute(query("bars/newest_bars"), {"symbols": bench.names}).fetchall()
-        )
-        deployments, now, finished = load_deployments(), datetime.now(UTC), FinishedRuns()
-
-        def look(*memory: FinishedRuns) -> None:
-            snapshot(bench.connection, deployments, bench.names, now, PARTS, *memory).as_document()
-
-        whole = _milliseconds(look)
-        yield Figure("monitor", f"snapshot of {_MONITORED} symbols x 1 year, all parts", whole, "ms", 300)
-        yield Figure(
-            "monitor", "  the same by a process that has looked before",
-            _milliseconds(lambda: look(finished)), "ms",
-        )  # fmt: skip
-        yield Figure("monitor", "  floor: the newest bar of each symbol", floor, "ms")
-        yield Figure("monitor", "  against the floor", whole / floor, "x")
-
-
-# 200 ticks of both DAGs. On the disk as runs leave them: the rows of a run stand together.
-_HISTORY = """
-INSERT INTO processing_history (dag_id, run_id, step, symbol, try, correlation_id, window_end,
-    started_at, finished_at, status, rows_written, cpu_seconds, peak_memory_bytes)
-SELECT dag_id, 'run' || tick, step, symbol, 1, 'bench', tick, tick, tick + interval '1 min',
-    'ok', 21, 0.1, 40000000
-FROM (
-    SELECT tick
-    FROM generate_series(date_trunc('hour', now()) - interval '100 days', now(), '1 h') AS hours (tick)
-    WHERE extract(isodow FROM tick AT TIME ZONE 'America/New_York') < 6
-        AND extract(hour FROM tick AT TIME ZONE 'America/New_York') BETWEEN 9 AND 16
-    ORDER BY tick DESC LIMIT 200
-) AS ticks
-CROSS JOIN (
-    VALUES ('yahoo-production-data-collection', 'collect_symbol'),
-        ('feature-engineering-production-subprocess', 'compute_features')
-) AS dag (dag_id, step)
-CROSS JOIN unnest(%s::text[]) AS symbols (symbol)
-ORDER BY tick, dag_id, symbol
-"""
-
-
-def _milliseconds(work: Callable[[], object]) -> float:
-    """The best of some goes; the first, which fills caches, does not count."""
-    taken = []
-    for _ in range(6):
-        begun = time.perf_counter()
-        work()
-        taken.append(1000 * (time.perf_counter() - begun))
-    return min(taken[1:])
