@@ -268,10 +268,10 @@ class Broken(BaseException):
 
 
 STEPS = [
-    (archive, "_written", "before a file"),
-    (archive, "_read_back", "after a file"),
-    (archive, "_sha256", "after the comparison"),
-    (archive, "_clock", "after all files"),
+    (archive, "write_rows", "before a file"),
+    (archive, "read_rows", "after a file"),
+    (archive, "sha256", "after the comparison"),
+    (archive, "write_manifest", "after all files"),
     (Path, "replace", "between the renames"),
     (archive, "sync_folder", "before the commit"),
 ]
@@ -287,9 +287,9 @@ def test_a_crash_at_any_step_loses_nothing_and_a_repeat_finishes(
     original, calls = getattr(owner, name), {"Y001": 0}
 
     def breaks(*arguments: Any, **others: Any) -> Any:
-        if "Y001" in str(arguments) or (name in ("_clock", "sync_folder") and calls.setdefault("other", 0)):
+        if "Y001" in str(arguments) or (name in ("write_manifest", "sync_folder") and calls.setdefault("other", 0)):
             calls["Y001"] += 1
-            if calls["Y001"] == 2 or name in ("_clock", "sync_folder"):
+            if calls["Y001"] == 2 or name in ("write_manifest", "sync_folder"):
                 raise Broken
         calls["other"] = 1
         return original(*arguments, **others)
