@@ -287,7 +287,9 @@ def test_a_crash_at_any_step_loses_nothing_and_a_repeat_finishes(
     original, calls = getattr(owner, name), {"Y001": 0}
 
     def breaks(*arguments: Any, **others: Any) -> Any:
-        if "Y001" in str(arguments) or (name in ("write_manifest", "sync_folder") and calls.setdefault("other", 0)):
+        if "Y001" in str(arguments) or (
+            name in ("write_manifest", "sync_folder") and calls.setdefault("other", 0)
+        ):
             calls["Y001"] += 1
             if calls["Y001"] == 2 or name in ("write_manifest", "sync_folder"):
                 raise Broken
