@@ -489,7 +489,7 @@ def test_a_dump_of_another_release_of_postgresql_can_be_restored(
     market: Settings, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     """From 18 to 16, which knows not every setting of 18, and back."""
-    binaries = postgres._binaries_of_wheel().with_name("pginstall")
+    binaries = postgres.files.wheel.with_name("pginstall")
     file, back = tmp_path / "market.dump", tmp_path / "back.dump"
     backup(market, file, quiet)
     with EmbeddedPostgres(tmp_path / "old", binaries=binaries, report=lambda line: None) as server:
