@@ -43,7 +43,7 @@ lint: setup ## Check style, types, configuration and pins; changes nothing
 	@$(PYTHON_OF_VENV) -m include.mltrading validate
 	@include/standalone/constraints.sh check
 
-bench: setup ## Measure against the floor, into bench.json (ONLY=engine, endurance, queries, monitor or airflow: that part)
+bench: setup ## Measure against the floor, into bench.json (ONLY=engine or airflow: that part)
 	@$(PYTHON_OF_VENV) -m include.standalone bench $(if $(ONLY),--only $(ONLY))
 
 smoke-live: setup ## One symbol from the real Yahoo through the adapter (needs a network)
@@ -55,10 +55,7 @@ docs: setup ## Write the generated pages of docs/ anew: commands, configuration,
 constraints: setup ## Compile constraints.txt from the requirements files (UPGRADE=1: newer releases)
 	@include/standalone/constraints.sh write $(if $(UPGRADE),--upgrade)
 
-check-docs: setup ## Write the generated pages of docs/ anew: commands, configuration, data dictionary, features
-	@$(PYTHON_OF_VENV) -m include.reference
-
-constraints: setup ## Check that constraints.txt is what the requirements files need
+check-constraints: setup ## Check that constraints.txt is what the requirements files need
 	@include/standalone/constraints.sh check
 
 clean: ## Delete .venv/, all data and secrets of this checkout, and caches

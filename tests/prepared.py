@@ -34,7 +34,7 @@ def prepared_states(own: Path, common: Path) -> Iterator[Callable[[], Path]]:
         make_folder(state, 0o711)
         make_folder(server.folder, 0o711)
         # Where its account reaches them: outside of a folder of root's.
-        server._settle()
+        server.files.settle()
         _copy(template / "data", server.data)
         shutil.copy2(template / "password", server.folder / "password")
         shutil.copytree(template / "airflow", make_folder(state / "airflow", 0o700), dirs_exist_ok=True)

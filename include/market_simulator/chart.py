@@ -1,7 +1,7 @@
 """Yahoo's v8 chart document: reading the query, writing the answer.
 
-Shapes as real replies show them and as yfinance reads them: `timestamp` holds each bar's start in Unix
-seconds, an empty window has no `timestamp` and an empty quote, events hang on their session's open.
+Shapes as real replies show them: `timestamp` holds each bar's start in Unix seconds, an empty window has no
+`timestamp` and an empty quote, events hang on their session's open.
 """
 
 from __future__ import annotations
@@ -11,53 +11,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from itertools import groupby
 
-from include.market_simulator.prices import FIRST_YEAR, NEW_YORK, Bar, sessions
-from include.market_simulator.reply import Reply, chart_error, json_reply
-from include.market_simulator.series import Series
+from include.market_simulator.messages import Reply, Series, chart_error, json_reply
+from include.market_simulator.prices import NEW_YORK, Bar, sessions
 
 HOURLY_DAYS = 730  # how far back Yahoo serves hourly bars
-INTERVALS = {"60m": "1h", "1h": "1h", "1d": "1d"}
-_DAYS_OF_RANGE = {"1mo": 31, "3mo": 92, "6mo": 183, "1y": 365, "2y": 730, "5y": 1826, "10y": 3652}
 _SESSIONS_OF_RANGE = {"1d": 1, "5d": 5}
-VALID_RANGES = [*_SESSIONS_OF_RANGE, *_DAYS_OF_RANGE, "ytd", "max"]
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a chart request asks for; `range` is empty where the request named instants."""
+    """What a chart request asks for. is_probe: only for the symbol's time zone, as yfinance does."""
 
     start: datetime
     end: datetime
-    interval: str
-    range: str
-
-    @property
-    def is_probe(self) -> bool:
-        """Whether this is yfinance's question for a symbol's time zone."""
-        return self.range == "1d" and self.interval == "1d"
+    is_probe: bool = False
 
 
 def read_window(query: Mapping[str, str], now: datetime) -> Window | Reply:
     """The window a query asks for, or Yahoo's refusal of it."""
-    interval = query.get("interval", "1d")
-    if interval not in INTERVALS:
-        valid = ", ".join(INTERVALS)
+    interval, span = query.get("interval", "1d"), query.get("range", "1d")
+    is_probe = (interval, span) == ("1d", "1d") and "period1" not in query
+    if interval not in ("60m", "1h") and not is_probe:
         return chart_error(
             422,
             "Unprocessable Entity",
-            f"Invalid input - interval={interval} is not supported. Valid: [{valid}]",
+            f"Invalid input - interval={interval} is not supported. Valid: [60m, 1h]",
         )
-    span = query.get("range", "")
     try:
         if "period1" in query:
-            span = ""
             start = datetime.fromtimestamp(int(query["period1"]), UTC)
             end = datetime.fromtimestamp(int(query["period2"]), UTC) if "period2" in query else now
         else:
-            span = span or "1d"
-            start, end = _span(span, now), now + timedelta(seconds=1)
+            start, end = _start_of_range(span, now), now + timedelta(seconds=1)
     except (ValueError, OverflowError, OSError) as error:
         return chart_error(400, "Bad Request", f"Invalid input - {error}")
     first, last = int(start.timestamp()), int(end.timestamp())
@@ -67,51 +53,38 @@ def read_window(query: Mapping[str, str], now: datetime) -> Window | Reply:
             "Bad Request",
             f"Invalid input - start date cannot be after end date. startDate = {first}, endDate = {last}",
         )
-    if INTERVALS[interval] == "1h" and start < now - timedelta(days=HOURLY_DAYS):
+    if start < now - timedelta(days=HOURLY_DAYS):
         return chart_error(
             422,
             "Unprocessable Entity",
             f"1h data not available for startTime={first} and endTime={last}. "
             f"The requested range must be within the last {HOURLY_DAYS} days.",
         )
-    return Window(start, end, INTERVALS[interval], span)
+    return Window(start, end, is_probe)
 
 
-def _span(name: str, now: datetime) -> datetime:
-    """The start of the range `name` that ends at `now`; ValueError for an unknown one."""
-    if name in _SESSIONS_OF_RANGE:
-        opened = sessions(now - timedelta(days=20), now)
-        return datetime.fromtimestamp(opened[-_SESSIONS_OF_RANGE[name]].open, UTC)
-    if name in _DAYS_OF_RANGE:
-        return now - timedelta(days=_DAYS_OF_RANGE[name])
-    if name == "ytd":
-        return datetime(now.astimezone(NEW_YORK).year, 1, 1, tzinfo=NEW_YORK)
-    if name == "max":
-        return datetime(FIRST_YEAR, 1, 1, tzinfo=NEW_YORK)
-    raise ValueError(f"range={name} is not supported. Valid ranges: [{', '.join(VALID_RANGES)}]")
+def _start_of_range(name: str, now: datetime) -> datetime:
+    if name not in _SESSIONS_OF_RANGE:
+        raise ValueError(f"range={name} is not supported. Valid ranges: [{', '.join(_SESSIONS_OF_RANGE)}]")
+    opened = sessions(now - timedelta(days=20), now)
+    return datetime.fromtimestamp(opened[-_SESSIONS_OF_RANGE[name]].open, UTC)
 
 
-def chart_reply(series: Series, window: Window) -> Reply:
+def chart_reply(series: Series) -> Reply:
     """The chart document of `series`."""
-    bars = list(series.bars) if window.interval == "1h" else _daily(series.bars)
+    result: dict[str, object] = {"meta": _meta(series)}
     quote: dict[str, list[float | int | None]] = {}
-    result: dict[str, object] = {"meta": _meta(series, window, bars)}
-    if bars:
-        result["timestamp"] = [int(bar.timestamp.timestamp()) for bar in bars]
+    if series.bars:
+        result["timestamp"] = [int(bar.timestamp.timestamp()) for bar in series.bars]
         quote = {
-            "open": [_number(bar.open) for bar in bars],
-            "high": [_number(bar.high) for bar in bars],
-            "low": [_number(bar.low) for bar in bars],
-            "close": [_number(bar.close) for bar in bars],
-            "volume": [None if math.isnan(bar.volume) else int(bar.volume) for bar in bars],
+            name: [_number(getattr(bar, name)) for bar in series.bars]
+            for name in ("open", "high", "low", "close")
         }
+        quote["volume"] = [None if math.isnan(bar.volume) else int(bar.volume) for bar in series.bars]
     events = _events(series)
     if events:
         result["events"] = events
-    indicators: dict[str, object] = {"quote": [quote]}
-    if window.interval == "1d":
-        indicators["adjclose"] = [{"adjclose": quote["close"]} if bars else {}]
-    result["indicators"] = indicators
+    result["indicators"] = {"quote": [quote]}
     return json_reply({"chart": {"result": [result], "error": None}})
 
 
@@ -119,26 +92,8 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _daily(bars: tuple[Bar, ...]) -> list[Bar]:
-    """One bar a session, at its open."""
-    days = []
-    for _, members in groupby(bars, key=lambda bar: bar.timestamp.astimezone(NEW_YORK).date()):
-        hours = list(members)
-        days.append(
-            Bar(
-                hours[0].timestamp,
-                hours[0].open,
-                max(bar.high for bar in hours),
-                min(bar.low for bar in hours),
-                hours[-1].close,
-                sum(bar.volume for bar in hours),
-            )
-        )
-    return days
-
-
-def _meta(series: Series, window: Window, bars: list[Bar]) -> dict[str, object]:
-    offset = series.now.astimezone(NEW_YORK)
+def _meta(series: Series) -> dict[str, object]:
+    local = series.now.astimezone(NEW_YORK)
     current = next(iter(sessions(series.now - timedelta(hours=4), series.now + timedelta(days=10))), None)
     asked = sessions(series.start, min(series.end, series.now))
     meta: dict[str, object] = {
@@ -148,26 +103,24 @@ def _meta(series: Series, window: Window, bars: list[Bar]) -> dict[str, object]:
         "fullExchangeName": "NasdaqGS",
         "instrumentType": "EQUITY",
         "firstTradeDate": None if series.first_trade is None else int(series.first_trade.timestamp()),
-        "gmtoffset": _offset(offset),
-        "timezone": offset.tzname(),
+        "gmtoffset": _offset(local),
+        "timezone": local.tzname(),
         "exchangeTimezoneName": NEW_YORK.key,
         "hasPrePostMarketData": True,
         "priceHint": 2,
-        "dataGranularity": window.interval,
-        "range": window.range,
-        "validRanges": VALID_RANGES,
+        "dataGranularity": "1h",
+        "tradingPeriods": [[_period(session.open, session.close)] for session in asked],
     }
-    if bars:
-        meta["regularMarketPrice"] = _number(bars[-1].close)
-        meta["regularMarketTime"] = int(min(bars[-1].timestamp + timedelta(hours=1), series.now).timestamp())
+    if series.bars:
+        last: Bar = series.bars[-1]
+        meta["regularMarketPrice"] = _number(last.close)
+        meta["regularMarketTime"] = int(min(last.timestamp + timedelta(hours=1), series.now).timestamp())
     if current is not None:
         meta["currentTradingPeriod"] = {
             "pre": _period(current.open - 19_800, current.open),
             "regular": _period(current.open, current.close),
             "post": _period(current.close, current.close + 14_400),
         }
-    if window.interval == "1h":
-        meta["tradingPeriods"] = [[_period(session.open, session.close)] for session in asked]
     return meta
 
 
@@ -185,12 +138,10 @@ def _events(series: Series) -> dict[str, dict[str, dict[str, float | int | str]]
     opens = {session.day: session.open for session in sessions(series.start, min(series.end, series.now))}
     events: dict[str, dict[str, dict[str, float | int | str]]] = {}
     for day, amount in series.dividends:
-        if day in opens:
-            at = opens[day]
+        if (at := opens.get(day)) is not None:
             events.setdefault("dividends", {})[str(at)] = {"amount": amount, "date": at}
     for day, ratio in series.splits:
-        if day in opens:
-            at = opens[day]
+        if (at := opens.get(day)) is not None:
             new, old = Fraction(ratio).limit_denominator(1000).as_integer_ratio()
             events.setdefault("splits", {})[str(at)] = {
                 "date": at,

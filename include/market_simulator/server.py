@@ -8,28 +8,29 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
-from types import TracebackType
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from pydantic import AwareDatetime, ValidationError, validate_call
+
 from include.market_simulator.chart import Window, chart_reply, read_window
-from include.market_simulator.faults import ControlError, FaultRegistry, change_reply, change_series
-from include.market_simulator.limit import RateLimit
+from include.market_simulator.faults import ControlError, Seconds
+from include.market_simulator.messages import Reply, Series, json_reply, status_reply
 from include.market_simulator.prices import bars
-from include.market_simulator.reply import Reply, json_reply, not_found, status_reply
-from include.market_simulator.series import Series
+from include.market_simulator.registry import Fault, FaultRegistry, change_reply, change_series
 from include.market_simulator.statistics import Statistics
 
 MARK = "X-Market-Data"
 CHART_PATH = "/v8/finance/chart/"
 CRUMB_PATH = "/v1/test/getcrumb"
 CONTROL_PATH = "/_control/"
-_SYMBOL = re.compile(r"[A-Z][A-Z0-9]{0,9}(-[A-Z]{1,2})?")
+# Those that start with ZZ do not exist.
+_SYMBOL = re.compile(r"(?!ZZ)[A-Z][A-Z0-9]{0,9}(-[A-Z]{1,2})?")
 _COOKIE = "A3=simulated; Max-Age=31536000; Path=/; HttpOnly"
 
 
@@ -37,23 +38,13 @@ class MarketSimulator:
     """The simulator on a port of 127.0.0.1, served from threads between `with` and its end.
 
     seed: what the prices follow from. clock: the instant that is "now" to the server, None for the real one.
-    symbols: names that exist although they start with ZZ. port: 0 for any free one.
+    port: 0 for any free one.
     """
 
-    def __init__(
-        self,
-        *,
-        seed: int = 7,
-        clock: datetime | None = None,
-        symbols: Collection[str] = (),
-        port: int = 0,
-    ) -> None:
+    def __init__(self, *, seed: int = 7, clock: datetime | None = None, port: int = 0) -> None:
         self.seed = seed
-        self._initial_clock = _aware(clock)
-        self._clock = self._initial_clock
-        self._symbols = frozenset(symbol.upper().replace(".", "-") for symbol in symbols)
+        self._initial_clock = self._clock = clock
         self._latency = 0.0
-        self._limit: RateLimit | None = None
         self._faults = FaultRegistry()
         self._statistics = Statistics()
         self._server = _Server(("127.0.0.1", port), self)
@@ -66,9 +57,7 @@ class MarketSimulator:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -80,42 +69,32 @@ class MarketSimulator:
         self._server.server_close()
         self._server.cut_connections()
 
+    # What can be set ----------------------------------------------------------------------------------
+
     def now(self) -> datetime:
         """The server's clock, UTC."""
-        return self._clock or datetime.now(UTC)
+        return (self._clock or datetime.now(UTC)).astimezone(UTC)
 
-    def set_clock(self, now: datetime | None) -> None:
-        """Stop the clock at `now` (timezone-aware), or let it follow the real one with None."""
-        self._clock = _aware(now)
+    @validate_call
+    def set_clock(self, now: AwareDatetime | None) -> None:
+        """Stop the clock at `now`, or let it follow the real one with None."""
+        self._clock = now
 
-    def set_latency(self, seconds: float) -> None:
+    @validate_call
+    def set_latency(self, seconds: Seconds) -> None:
         """Delay every answer of Yahoo's paths."""
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= 3600:
-            raise ControlError(f"seconds is {seconds!r}: give a number from 0 to 3600")
-        self._latency = float(seconds)
+        self._latency = seconds
 
-    def set_limit(self, per_second: float | None) -> None:
-        """Answer 429 to what exceeds so many requests a second; None lifts the limit."""
-        number = isinstance(per_second, int | float) and not isinstance(per_second, bool)
-        if per_second is not None and not (number and 0 < per_second < float("inf")):
-            raise ControlError(f"per_second is {per_second!r}: give a number above 0, or null")
-        self._limit = None if per_second is None else RateLimit(per_second)
-
-    def fault(
-        self,
-        kind: str,
-        *,
-        symbol: str | None = None,
-        count: int | None = None,
-        requests: str = "chart",
-        **options: Any,
-    ) -> None:
+    def fault(self, kind: str, **options: Any) -> None:
         """Let something go wrong; `faults` has the kinds and their options.
 
-        symbol: only its requests, None for all. count: the next N requests, None until cleared.
-        requests: chart, probe, cookie, crumb or any. Raises ControlError.
+        Besides these options: symbol, only its requests, None for all; count, the next N requests, None until
+        cleared; requests, chart (unless told otherwise), probe, cookie, crumb or any. Raises ControlError.
         """
-        self._faults.add(kind, symbol=symbol, count=count, requests=requests, options=options)
+        try:
+            self._faults.add(kind, **options)
+        except ValidationError as error:
+            raise _control_error(error) from None
 
     def clear_faults(self) -> None:
         """Let everything go right again."""
@@ -126,77 +105,72 @@ class MarketSimulator:
         return self._statistics.snapshot()
 
     def reset(self) -> None:
-        """As it was at the start: clock, latency, limit, faults, statistics."""
+        """As it was at the start: clock, latency, faults, statistics."""
         self._clock = self._initial_clock
         self._latency = 0.0
-        self._limit = None
         self._faults.clear()
         self._statistics.reset()
 
-    def knows(self, symbol: str) -> bool:
-        """Whether `symbol` exists here."""
-        return symbol in self._symbols or bool(_SYMBOL.fullmatch(symbol) and not symbol.startswith("ZZ"))
+    def control(self, action: str, body: dict[str, Any]) -> Reply:
+        """Obey a POST to `/_control/<action>`; ControlError says in one line why not."""
+        actions: dict[str, Callable[..., None]] = {
+            "clock": self.set_clock,
+            "latency": self.set_latency,
+            "fault": self.fault,
+            "clear": self.clear_faults,
+            "reset": self.reset,
+        }
+        if action not in actions:
+            raise ControlError(f"no action {action!r}: choose from {', '.join(actions)}")
+        try:
+            actions[action](**body)
+        except ValidationError as error:
+            raise _control_error(error) from None
+        except TypeError as error:
+            raise ControlError(str(error)) from None
+        return json_reply({"now": self.now().isoformat()})
+
+    # Answers ------------------------------------------------------------------------------------------
 
     def answer(self, target: str) -> Reply:
         """Yahoo's answer to a request for `target` (path and query), faults and delays included."""
         parts = urlsplit(target)
-        query = dict(parse_qsl(parts.query))
         now = self.now()
         symbol = None
         window: Window | Reply | None = None
         if parts.path.startswith(CHART_PATH):
             symbol = unquote(parts.path.removeprefix(CHART_PATH)).upper()
-            window = read_window(query, now)
+            window = read_window(dict(parse_qsl(parts.query)), now)
             kind = "probe" if isinstance(window, Window) and window.is_probe else "chart"
         else:
             kind = {"/": "cookie", "": "cookie", CRUMB_PATH: "crumb"}.get(parts.path, "other")
         with self._statistics.request(kind, symbol):
-            if self._limit is not None and not self._limit.lets_through():
-                reply = status_reply(429, None)
+            faults = self._faults.take(kind, symbol)
+            if symbol is not None and window is not None:
+                reply = self._chart(symbol, window, now, faults)
             else:
-                faults = self._faults.take(kind, symbol)
-                if symbol is not None and window is not None:
-                    reply = self._chart(symbol, window, now, faults)
-                else:
-                    reply = _page(kind)
-                reply = change_reply(reply, faults)
+                reply = _page(kind)
+            reply = change_reply(reply, faults)
             time.sleep(reply.delay + self._latency)
         self._statistics.answered(0 if reply.reset else reply.status)
         return replace(reply, headers={MARK: "simulated", **reply.headers})
 
-    def _chart(self, symbol: str, window: Window | Reply, now: datetime, faults: list[Any]) -> Reply:
-        if not self.knows(symbol):
-            return not_found()
+    def _chart(self, symbol: str, window: Window | Reply, now: datetime, faults: list[Fault]) -> Reply:
+        if not _SYMBOL.fullmatch(symbol):
+            return status_reply(404)
         if isinstance(window, Reply):
             return window
         found = bars(self.seed, symbol, window.start, window.end, now=now)
         series = Series(symbol, window.start, window.end, now, tuple(found))
-        return chart_reply(change_series(series, faults), window)
+        return chart_reply(change_series(series, faults))
 
-    def control(self, action: str, body: dict[str, Any]) -> Reply:
-        """Obey a POST to `/_control/<action>`; ControlError says in one line why not."""
-        if action == "clock":
-            _only(body, "now")
-            self.set_clock(_instant(body["now"]))
-        elif action == "latency":
-            _only(body, "seconds")
-            self.set_latency(body["seconds"])
-        elif action == "limit":
-            _only(body, "per_second")
-            self.set_limit(body["per_second"])
-        elif action == "fault":
-            if not isinstance(body.get("kind"), str):
-                raise ControlError("kind is missing: name the fault")
-            self.fault(**body)
-        elif action == "clear":
-            self.clear_faults()
-        elif action == "reset":
-            self.reset()
-        else:
-            raise ControlError(
-                f"no action {action!r}: choose from clock, latency, limit, fault, clear, reset"
-            )
-        return json_reply({"now": self.now().isoformat()})
+
+def _control_error(error: ValidationError) -> ControlError:
+    """What pydantic says of the arguments of a call, in one line."""
+    wrong = (
+        f"{'.'.join(map(str, each['loc']))} is {each['input']!r}: {each['msg']}" for each in error.errors()
+    )
+    return ControlError("; ".join(wrong))
 
 
 def _page(kind: str) -> Reply:
@@ -208,31 +182,6 @@ def _page(kind: str) -> Reply:
     return json_reply(
         {"finance": {"result": None, "error": {"code": "Not Found", "description": "Not Found"}}}, 404
     )
-
-
-def _aware(clock: datetime | None) -> datetime | None:
-    if clock is None:
-        return None
-    if clock.tzinfo is None:
-        raise ControlError(f"the clock {clock.isoformat()} has no time zone: add one, such as +00:00")
-    return clock.astimezone(UTC)
-
-
-def _instant(value: object) -> datetime | None:
-    """A clock setting as sent: an ISO instant with its time zone, or None."""
-    if value is None:
-        return None
-    try:
-        return _aware(datetime.fromisoformat(cast(str, value)))
-    except (TypeError, ValueError) as error:
-        if isinstance(error, ControlError):
-            raise
-        raise ControlError(f"now is {value!r}: give an ISO instant with its time zone, or null") from None
-
-
-def _only(body: dict[str, Any], name: str) -> None:
-    if set(body) != {name}:
-        raise ControlError(f"the keys are {sorted(body)}: give {name!r} and nothing else")
 
 
 class _Server(ThreadingHTTPServer):
@@ -293,23 +242,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == CONTROL_PATH + "statistics":
             self._send(json_reply(self._simulator.statistics()))
-        elif self.path.startswith(CONTROL_PATH):
-            self._send(Reply(400, b"GET knows only /_control/statistics: send a POST\n", "text/plain"))
         else:
             self._send(self._simulator.answer(self.path))
 
     def do_POST(self) -> None:
-        length = self.headers.get("Content-Length") or "0"
-        content = self.rfile.read(int(length) if length.isdecimal() else 0)
-        if not self.path.startswith(CONTROL_PATH):
-            self._send(self._simulator.answer(self.path))
-            return
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
-            body = json.loads(content or b"{}")
-            if not isinstance(body, dict):
-                raise ControlError("the body is no JSON object")
-            reply = self._simulator.control(self.path.removeprefix(CONTROL_PATH), body)
-        except (ValueError, TypeError) as error:
+            reply = self._simulator.control(
+                self.path.removeprefix(CONTROL_PATH), json.loads(content or b"{}")
+            )
+        except ValueError as error:
             reply = Reply(400, f"{' '.join(str(error).split())}\n".encode(), "text/plain;charset=utf-8")
         self._send(reply)
 

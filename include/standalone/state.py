@@ -68,20 +68,21 @@ def secret(path: Path, length: int = 32) -> str:
 
 
 @contextmanager
-def locked(path: Path, timeout: float = 60.0) -> Iterator[None]:
+def locked(path: Path, timeout: float = 60.0, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock file `path` for the block; released by the kernel however the process ends.
 
-    Raises StandaloneError when another process keeps it longer than `timeout` seconds.
+    shared: others may hold it too, if they share. Raises StandaloneError when another process keeps it longer
+    than `timeout` seconds.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > deadline:
+                if time.monotonic() >= deadline:
                     raise StandaloneError(
                         f"another process has held {path} for {timeout:.0f} s: end it and try again"
                     ) from None
@@ -89,6 +90,15 @@ def locked(path: Path, timeout: float = 60.0) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock file `path`, alone or shared."""
+    try:
+        with locked(path, timeout=0):
+            return False
+    except StandaloneError:
+        return True
 
 
 def port_is_free(port: int) -> bool:

@@ -6,15 +6,14 @@ uv_settings() {
     export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1
     # As pip does; which version is taken is not left to an index, every one is pinned.
     export UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"
-    pass_on UV_DEFAULT_INDEX "${PIP_INDEX_URL:-}" "$1" index-url
-    pass_on UV_INDEX "${PIP_EXTRA_INDEX_URL:-}" "$1" extra-index-url
-    pass_on UV_FIND_LINKS "${PIP_FIND_LINKS:-}" "$1" find-links
+    [ -z "${UV_DEFAULT_INDEX:-}" ] || return 0
+    pip_settings=$("$1" -m pip config list 2>/dev/null || true)
+    pass_on UV_DEFAULT_INDEX "${PIP_INDEX_URL:-$(of_pip index-url)}"
+    pass_on UV_INDEX "${UV_INDEX:-${PIP_EXTRA_INDEX_URL:-$(of_pip extra-index-url)}}"
+    pass_on UV_FIND_LINKS "${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$(of_pip find-links)}}"
 }
 
-# pass_on VARIABLE VALUE INTERPRETER KEY: VALUE, or what pip's configuration files say of KEY.
-pass_on() {
-    eval "known=\${$1:-}"
-    [ -z "$known" ] || return 0
-    value=${2:-$("$3" -m pip config get "global.$4" 2>/dev/null || true)}
-    [ -z "$value" ] || export "$1=$value"
-}
+# What pip's configuration files say of a key; pip shows several values in one, with \n between.
+of_pip() { printf '%s\n' "$pip_settings" | sed -n "s/^global\.$1='\(.*\)'\$/\1/p" | sed 's/\\n/ /g'; }
+
+pass_on() { [ -z "$2" ] || export "$1=$2"; }

@@ -27,7 +27,7 @@ from include.mltrading.features.definitions import COLUMNS
 from include.mltrading.market.calendar import last_sessions
 from include.mltrading.market.splits import Found
 from include.mltrading.market.yahoo import Split
-from include.mltrading.operations import archive
+from include.mltrading.operations import archive, archive_files
 from include.mltrading.store import archive as archive_rows
 from include.mltrading.store import market_data
 from include.mltrading.store.connection import connect
@@ -109,7 +109,7 @@ def out(settings: Settings, folder: Path, symbols: list[str] | None = None, day:
 
 
 def back(settings: Settings, *paths: Path) -> list[archive.Moved]:
-    return archive.bring_back(settings, archive.manifests(paths), lambda name: None)
+    return archive.bring_back(settings, archive_files.manifests(paths), lambda name: None)
 
 
 def test_all_symbols_go_into_files_and_come_back_to_the_last_bit(
@@ -268,10 +268,10 @@ class Broken(BaseException):
 
 
 STEPS = [
-    (archive, "_written", "before a file"),
-    (archive, "_read_back", "after a file"),
-    (archive, "_sha256", "after the comparison"),
-    (archive, "_clock", "after all files"),
+    (archive, "write_rows", "before a file"),
+    (archive, "read_rows", "after a file"),
+    (archive, "sha256", "after the comparison"),
+    (archive, "write_manifest", "after all files"),
     (Path, "replace", "between the renames"),
     (archive, "sync_folder", "before the commit"),
 ]
@@ -294,9 +294,11 @@ def test_a_crash_at_any_step_loses_nothing_and_a_repeat_finishes(
     original, calls = getattr(owner, name), {"Y001": 0}
 
     def breaks(*arguments: Any, **others: Any) -> Any:
-        if "Y001" in str(arguments) or (name in ("_clock", "sync_folder") and calls.setdefault("other", 0)):
+        if "Y001" in str(arguments) or (
+            name in ("write_manifest", "sync_folder") and calls.setdefault("other", 0)
+        ):
             calls["Y001"] += 1
-            if calls["Y001"] == 2 or name in ("_clock", "sync_folder"):
+            if calls["Y001"] == 2 or name in ("write_manifest", "sync_folder"):
                 raise Broken
         calls["other"] = 1
         return original(*arguments, **others)
@@ -356,10 +358,10 @@ def test_a_file_that_does_not_hold_what_was_written_deletes_nothing(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | str
 ) -> None:
     before = everything(settings, FEW)
-    original = archive._written
+    original = archive.write_rows
 
-    def damaged(path: Path, *arguments: Any, **others: Any) -> Path:
-        original(path, *arguments, **others)
+    def damaged(path: Path, *arguments: Any) -> None:
+        original(path, *arguments)
         content = path.read_bytes()
         if isinstance(damage, bytes):
             path.write_bytes(damage)
@@ -367,9 +369,8 @@ def test_a_file_that_does_not_hold_what_was_written_deletes_nothing(
             path.write_bytes(content[: len(content) // 2])
         elif ".market_data." in path.name:
             path.write_bytes(gzip.compress(gzip.decompress(content).replace(b"simulated", b"simulates", 1)))
-        return path
 
-    monkeypatch.setattr(archive, "_written", damaged)
+    monkeypatch.setattr(archive, "write_rows", damaged)
     assert out(settings, tmp_path / "a") == FEW
     assert everything(settings, FEW) == before
 
@@ -563,7 +564,7 @@ def test_wrong_usage_is_told_by_its_name(
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"format": 2}')
     with pytest.raises(UsageError, match="format 2"):
-        archive.manifests([tmp_path])
+        archive_files.manifests([tmp_path])
     assert issubclass(UsageError, MLTradingError)
 
 

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 import yaml
@@ -31,7 +32,6 @@ from include.mltrading.operations.backup import backup, restore
 from include.mltrading.store.connection import connect
 from include.mltrading.store.migrations import made_by_migrations, migrate, require_current_schema
 from include.standalone.postgres import READONLY, SUPERUSER, EmbeddedPostgres
-from include.standalone.processes import Process
 
 pytestmark = pytest.mark.integration
 
@@ -288,11 +288,11 @@ def test_killed_while_it_dumps_nothing_is_taken_for_a_backup(market: Settings, t
     with started(market, "backup", str(file)) as child:
         until(lambda: part.exists() and part.stat().st_size > 0, child)
         [dumping] = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-        dump = Process.of(int(dumping))
+        dump = psutil.Process(int(dumping))
         child.kill()
         child.wait()
         deadline = time.monotonic() + 30
-        while dump is not None and dump.alive():
+        while dump.is_running() and dump.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline, "left alone to write on"
             time.sleep(0.02)
     assert not file.exists()
@@ -489,7 +489,7 @@ def test_a_dump_of_another_release_of_postgresql_can_be_restored(
     market: Settings, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     """From 18 to 16, which knows not every setting of 18, and back."""
-    binaries = postgres._binaries_of_wheel().with_name("pginstall")
+    binaries = postgres.files.wheel.with_name("pginstall")
     file, back = tmp_path / "market.dump", tmp_path / "back.dump"
     backup(market, file, quiet)
     with EmbeddedPostgres(tmp_path / "old", binaries=binaries, report=lambda line: None) as server:

@@ -20,8 +20,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.standalone.postgres import PRIVATE_BASE, EmbeddedPostgres
-from include.standalone.processes import Process
+from include.standalone.postgres import EmbeddedPostgres
+from include.standalone.postgres_files import PRIVATE_BASE
 from include.standalone.state import PROJECT, StandaloneError
 
 pytestmark = pytest.mark.integration
@@ -133,10 +133,8 @@ def test_committed_rows_survive_a_kill_9(server: EmbeddedPostgres) -> None:
     url = server.ensure_database("market")
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
-    postmaster = Process.of(int((server.data / "postmaster.pid").read_text().split()[0]))
-    assert postmaster is not None
-    os.kill(postmaster.pid, signal.SIGKILL)
-    while postmaster.alive():
+    os.kill(int((server.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+    while server.running():
         time.sleep(0.01)
 
     successor = EmbeddedPostgres(server.state)

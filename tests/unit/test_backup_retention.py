@@ -11,7 +11,7 @@ import pytest
 from include.mltrading.__main__ import main
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import MLTradingError, UsageError
-from include.mltrading.operations import archive, backup
+from include.mltrading.operations import archive_files, backup
 from include.mltrading.operations.retention import Keep, kept_of, new_file, prune
 
 NEWEST = datetime(2026, 3, 11, 2, 30, tzinfo=UTC)  # a Wednesday
@@ -53,7 +53,7 @@ def test_a_path_that_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"xxx cannot be used \(File name too long\)"):
         new_file(path, "mltrading")
     with pytest.raises(UsageError, match=r"xxx cannot be read \(File name too long\)"):
-        archive.manifests([path])
+        archive_files.manifests([path])
 
 
 def test_an_older_backup_that_cannot_be_deleted_is_told(

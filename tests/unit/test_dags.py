@@ -24,6 +24,7 @@ from include.mltrading.airflow import alerts, late_runs
 from include.mltrading.configuration.airflow_settings import load_settings
 from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.mltrading.configuration.symbols import read_symbols_file
+from include.mltrading.operations.validate import POOLS
 
 LOAD = "complete-data-and-features-ondemand"
 COLLECTION = "yahoo-production-data-collection"
@@ -265,7 +266,7 @@ def test_the_gate_follows_the_collections_schedule(changed: Any) -> None:
 def test_every_pool_of_a_task_stands_in_the_settings_file(dags: dict[str, Any]) -> None:
     known = {pool.pool_name for pool in load_settings().pools}
     used = {task.pool for dag in dags.values() for task in dag.tasks} - {"default_pool"}
-    assert used == known == {"yahoo_api", "market_db", "sensors"}
+    assert used == known == POOLS
     for dag in dags.values():
         for task in dag.tasks:
             expected = {"collect_symbol": "yahoo_api", "compute_features": "market_db"}.get(task.task_id)

@@ -25,7 +25,7 @@ def _environment(state: Path, **options: str) -> dict[str, str]:
     """The environment of an installation whose server has a port, and need not run for this."""
     folder = state / "postgres"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "server.json").write_text('{"port": 23456, "users": []}')
+    (folder / "port").write_text("23456")
     return airflow_environment(state, EmbeddedPostgres(state), **options)
 
 
@@ -128,7 +128,7 @@ def test_a_connection_that_the_environment_gave_is_made_when_it_gives_it_no_more
 
     def applied() -> bool:
         ran.clear()
-        airflow.prepare_airflow(_environment(tmp_path), EmbeddedPostgres(tmp_path), lambda line: None)
+        airflow.prepare_airflow(_environment(tmp_path), lambda line: None)
         return "include.mltrading.airflow.apply_settings" in ran
 
     assert [applied(), applied()] == [True, False]

@@ -71,7 +71,7 @@ class Checkout:
                 "PATH": f"{self.programs}:/usr/bin:/bin",
                 "HOME": str(self.folder),
                 "UV_CALLS": str(self.programs / "calls"),
-                # Or pip is asked for each of them, at half a second.
+                # Or pip is asked, at half a second.
                 **dict.fromkeys(("UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS"), "known"),
                 **variables,
             },
@@ -261,6 +261,19 @@ def test_an_index_set_up_for_pip_is_passed_on_to_uv(checkout: Checkout) -> None:
     assert "index http://127.0.0.1:9/simple" in checkout.calls
 
 
+def test_what_pips_files_say_is_passed_on_too_and_what_is_set_for_uv_stands(checkout: Checkout) -> None:
+    settings = checkout.folder / "pip.conf"
+    settings.write_text(
+        "[global]\nindex-url = http://127.0.0.1:9/simple\nextra-index-url =\n    http://127.0.0.1:8\n    http://127.0.0.1:7\n"
+    )
+    said = '\necho "$UV_DEFAULT_INDEX," $UV_INDEX, "$UV_FIND_LINKS" >>"$UV_CALLS"\n'
+    checkout.python("uv", UV.removeprefix("#!/bin/sh\n") + said)
+
+    checkout.setup(PYTHON=sys.executable, PIP_CONFIG_FILE=str(settings), UV_DEFAULT_INDEX="", UV_INDEX="")
+
+    assert "http://127.0.0.1:9/simple, http://127.0.0.1:8 http://127.0.0.1:7, known" in checkout.calls
+
+
 def test_make_lists_every_target_a_user_may_call() -> None:
     said = subprocess.run(
         ["make", "-s", "help"], cwd=PROJECT, capture_output=True, text=True, check=True
@@ -322,7 +335,7 @@ def test_clean_refuses_while_a_run_is_up(checkout: Checkout) -> None:
     )
     state = checkout.folder / ".state"
     state.mkdir()
-    (state / "stack.json").write_text(f'{{"process": "{runner.pid} 1 boot", "token": "x"}}')
+    (state / "stack.json").write_text(f'{{"pid": {runner.pid}, "token": "x"}}')
     try:
         done = _clean(checkout)
     finally:

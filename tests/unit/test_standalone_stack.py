@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from include.standalone import processes
-from include.standalone.processes import Process
-from include.standalone.stack import MARK, Stack, read_record
+from include.standalone.stack import MARK, Stack, is_running, read_record
 from include.standalone.state import PROJECT, StandaloneError
 
 # Ignores SIGTERM, and so does a grandchild that has left its process group.
@@ -39,7 +39,7 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
     child.wait()
 
 
-def _marked(token: str) -> list[Process]:
+def _marked(token: str) -> list[psutil.Process]:
     return processes.marked(f"{MARK}={token}")
 
 
@@ -167,9 +167,9 @@ def test_a_reused_pid_is_not_taken_for_the_running_stack(tmp_path: Path) -> None
     child, _ = _run_in_another_process(tmp_path)
     child.kill()
     child.wait()
-    # The pid in the record now belongs to a process that started at another time: this one.
+    # The pid in the record now belongs to another process: this one.
     record = tmp_path / "stack.json"
-    record.write_text(record.read_text().replace(f'"{child.pid} ', f'"{os.getpid()} '))
+    record.write_text(record.read_text().replace(f'"pid": {child.pid}', f'"pid": {os.getpid()}'))
 
     with Stack(tmp_path) as stack:
         stack.check()
@@ -179,7 +179,7 @@ def test_a_process_that_died_is_told_with_the_end_of_its_log(tmp_path: Path) -> 
     with Stack(tmp_path) as stack:
         stack.start("fragile", ["sh", "-c", "echo first; echo 'the reason' >&2; exit 3"])
         with pytest.raises(StandaloneError, match=r"fragile ended \(exit code 3\)") as caught:
-            stack.sleep(10)
+            stack.wait()
 
     assert str(caught.value).endswith("    first\n    the reason")
 
@@ -197,8 +197,10 @@ def test_exported_variables_reach_the_processes_and_the_record(tmp_path: Path) -
         record = read_record(tmp_path)
         assert record is not None
         assert record.exported == {"MLTRADING_YAHOO_URL": "http://127.0.0.1:1"}
+        assert is_running(tmp_path)
 
     record = read_record(tmp_path)
     assert record is not None
     assert record.exported == {}
-    assert record.process is None
+    assert record.pid is None
+    assert not is_running(tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +14,6 @@ import yaml
 
 from include.mltrading.configuration.settings import PROJECT_ROOT, Settings, variable
 from include.mltrading.operations import validate
-from include.mltrading.store import migrations
 
 Write = Callable[[Callable[[dict[str, Any]], object]], list[str]]
 
@@ -174,80 +172,6 @@ def test_a_connection_by_uri_counts_by_its_scheme(with_airflow_settings: Write) 
         changed["connections"][0] = {"conn_id": "mltrading_db", "conn_uri": "postgresql://u:p@h/d"}
 
     assert with_airflow_settings(by_uri) == []
-
-
-def test_dag_files_are_held_against_the_deployments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in validate.DAGS_FOLDER.glob("*.py"):
-        (tmp_path / path.name).write_text(path.read_text())
-    (tmp_path / "yahoo_production_data_collection.py").rename(tmp_path / "yahoo.py")
-    (tmp_path / "complete_data_and_features_ondemand.py").unlink()
-    (tmp_path / "other.py").write_text('DAG_ID = "other"\n')
-    monkeypatch.setattr(validate, "DAGS_FOLDER", tmp_path)
-    found = validate.problems({})
-    assert len(found) == 3
-    assert "other.py: DAG_ID 'other' is not in deployments.yaml" in found[0]
-    assert "yahoo.py: name it yahoo_production_data_collection.py" in found[1]
-    assert "no file has the DAG complete-data-and-features-ondemand" in found[2]
-
-
-def test_two_files_with_one_dag_and_a_file_without_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for path in validate.DAGS_FOLDER.glob("*.py"):
-        (tmp_path / path.name).write_text(path.read_text().replace(COLLECTION, FEATURES))
-    (tmp_path / "__init__.py").write_text("")
-    monkeypatch.setattr(validate, "DAGS_FOLDER", tmp_path)
-    [no_dag, twice, missing] = validate.problems({})
-    assert no_dag.startswith(f"{tmp_path}/__init__.py: has no DAG_ID")
-    assert "collection.py: has the DAG_ID of feature_engineering_production_subprocess.py" in twice
-    assert f"no file has the DAG {COLLECTION}" in missing
-
-
-def test_sql_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(validate.SQL_FOLDER, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "bars/lock_symbol.sql").write_text("")
-    (tmp_path / "features/upsert_features.sql").write_bytes(b"-- caf\xe9")
-    (tmp_path / "roles.sql").unlink()
-    monkeypatch.setattr(validate, "SQL_FOLDER", tmp_path)
-    folder = tmp_path / "migrations"
-    shutil.rmtree(folder)
-    folder.mkdir()
-    monkeypatch.setattr(validate, "available", lambda: migrations.available(folder))
-    [none, empty, latin, missing] = validate.problems({})
-    assert "migrations: has no migration" in none
-    assert "lock_symbol.sql holds nothing" in empty
-    assert "roles.sql is missing" in missing
-    assert "upsert_features.sql cannot be read as UTF-8 text" in latin
-    (folder / "first.sql").write_text("SELECT 1")
-    (folder / "0001_first.sql").write_bytes(b"-- caf\xe9")
-    found = validate.problems({})
-    assert len(found) == 5
-    assert found[0].endswith("0001_first.sql: cannot be read as UTF-8 text; restore it from the repository")
-    assert found[1].endswith("first.sql: name it NNNN_what_it_does.sql")
-
-
-def test_a_missing_statement_and_a_missing_column_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(validate.SQL_FOLDER, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "bars/lock_symbol.sql").unlink()
-    (tmp_path / "archive/archive_take.sql").unlink()
-    monkeypatch.setattr(validate, "SQL_FOLDER", tmp_path)
-    monkeypatch.setattr(validate, "COLUMNS", (*validate.COLUMNS, "another"))
-    found = validate.problems({})
-    assert [text.rpartition("/")[2].partition(" ")[0] for text in found] == [
-        "archive_take.sql", "lock_symbol.sql",
-        "upsert_features.sql", "copy_features.sql", "select_features.sql",
-    ]  # fmt: skip
-    assert all("another" in text for text in found[2:])
-
-
-def test_no_statement_lies_unused_in_the_sql_folder() -> None:
-    folders = [PROJECT_ROOT / "include" / name for name in ("mltrading", "reference")]
-    code = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
-    names = [str(path.relative_to(validate.SQL_FOLDER).with_suffix("")) for path in
-             validate.SQL_FOLDER.glob("*/*.sql") if path.parent.name != "migrations"]  # fmt: skip
-    assert [name for name in names if f'"{name}"' not in code] == []
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
@@ -500,24 +424,3 @@ def test_a_malformed_database_url_is_told_without_its_password(url: str) -> None
     [problem] = validate.problems({"MLTRADING_DATABASE_URL": url})
     assert problem.startswith("MLTRADING_DATABASE_URL is not a libpq URL: write postgresql://")
     assert "hush" not in problem
-
-
-def test_dag_files_that_cannot_be_read_hide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in validate.DAGS_FOLDER.glob("*.py"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "latin.py").write_bytes(b"# caf\xe9\n")
-    (tmp_path / "yahoo_production_data_collection.py").write_text("import\n")
-    (tmp_path / "nested.py").write_text(f"x = {'(' * 500}\n")
-    (tmp_path / "folder.py").mkdir()
-    (tmp_path / "nul.py").write_text("x = 1\0\n")
-    marked = tmp_path / "feature_engineering_production_subprocess.py"
-    marked.write_text("\ufeff" + marked.read_text())
-    (tmp_path / "complete_data_and_features_ondemand.py").unlink()
-    monkeypatch.setattr(validate, "DAGS_FOLDER", tmp_path)
-    [folder, latin, nested, nul, syntax, missing] = validate.problems({})
-    assert folder.startswith(f"{tmp_path}/folder.py: cannot be read (")
-    assert nested.startswith(f"{tmp_path}/nested.py")
-    assert nul.startswith(f"{tmp_path}/nul.py")
-    assert latin == f"{tmp_path}/latin.py: is not UTF-8 text; save it as UTF-8"
-    assert syntax.startswith(f"{tmp_path}/yahoo_production_data_collection.py, line 1: ")
-    assert "no file has the DAG complete-data-and-features-ondemand" in missing

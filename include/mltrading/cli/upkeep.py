@@ -68,12 +68,13 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
 def _archive(options: argparse.Namespace, settings: Settings) -> int:
     from include.mltrading.configuration.symbols import parse_symbols
     from include.mltrading.operations import archive
+    from include.mltrading.operations.archive_files import manifests
 
     symbols = None if options.symbols is None else parse_symbols(options.symbols.split(","))
     if options.paths is not None:
         if symbols is not None or options.directory is not None:
             raise UsageError("--import takes its paths only: leave out --symbols and --directory")
-        found = archive.manifests([Path(path) for path in options.paths])
+        found = manifests([Path(path) for path in options.paths])
         with Progress(options, len(found)) as progress:
             moved = archive.bring_back(settings, found, progress.done)
         verb = "imported"

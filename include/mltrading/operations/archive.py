@@ -9,17 +9,11 @@ What later features look back to stays in the database, so that they come out th
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
 import os
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 
@@ -28,6 +22,15 @@ from include.mltrading.configuration.symbols import read_symbols_file
 from include.mltrading.errors import MLTradingError, UsageError
 from include.mltrading.features.definitions import FEATURE_VERSION
 from include.mltrading.market.calendar import last_sessions, new_york_date
+from include.mltrading.operations.archive_files import (
+    Manifest,
+    TableFile,
+    file_errors,
+    read_rows,
+    sha256,
+    write_manifest,
+    write_rows,
+)
 from include.mltrading.operations.backup import sync_folder
 from include.mltrading.pipeline.window import HEALED_SESSIONS, MOST_SESSIONS
 from include.mltrading.store import archive, feature_table, market_data
@@ -35,8 +38,6 @@ from include.mltrading.store.connection import Connection, connect, database_err
 from include.mltrading.store.migrations import require_current_schema
 from include.mltrading.store.queries import query
 
-_FORMAT = 1
-_PIECE = 1 << 16
 _NAMED = 10
 
 Report = Callable[[str], None]
@@ -48,24 +49,6 @@ class Moved(NamedTuple):
     symbol: str
     rows: dict[str, int]
     error: str | None = None
-
-
-@dataclass(frozen=True)
-class _Manifest:
-    """SYMBOL.json, written last: what its files hold.
-
-    start: the rows begin there, None: with the first ones ever. before: all are older. archived_at: by the
-    database's clock. tables: name -> (file, rows, SHA-256 of the file).
-    """
-
-    path: Path
-    symbol: str
-    source: str | None
-    start: datetime | None
-    before: datetime
-    archived_at: datetime
-    feature_version: str
-    tables: dict[str, tuple[str, int, str]]
 
 
 # Out ----------------------------------------------------------------------------------------------------
@@ -101,7 +84,7 @@ def archive_before(
         if not wanted:
             return []
         target = folder / f"before-{day.isoformat()}"
-        with _file_errors(target):
+        with file_errors(target):
             target.mkdir(mode=0o750, parents=True, exist_ok=True)
         archive.prepare(connection)
         done = []
@@ -173,7 +156,7 @@ def _guarded(connection: Connection, symbol: str, work: Callable[[], dict[str, i
 
 
 def _archive(connection: Connection, symbol: str, before: datetime, folder: Path) -> dict[str, int]:
-    with connection.transaction(), _file_errors(folder):
+    with connection.transaction(), file_errors(folder):
         market_data.lock_symbol(connection, symbol)
         state = feature_table.lock_state(connection, symbol)
         if state.archived_before is not None and state.archived_before >= before:
@@ -183,147 +166,55 @@ def _archive(connection: Connection, symbol: str, before: datetime, folder: Path
                 f"{symbol}: its bars have changed meanwhile; compute its features, then repeat"
             )
         source = connection.execute(query("vendor/data_source")).fetchone()
+        clock = connection.execute(query("backup/clock")).fetchone()
         archive.take_out(connection, symbol, before)
-        tables, partial = {}, {}
-        for table in archive.TABLES:
-            name = f"{symbol}.{table}.csv.gz"
-            digest = archive.digest_out(connection, table)
-            if not digest.rows:
-                (folder / name).unlink(missing_ok=True)  # of an attempt that was broken off
-                continue
-            written = _written(folder / f".{name}.partial", archive.copy_out(connection, table))
-            partial[written] = folder / name
-            _read_back(connection, table, written)
-            if archive.digest_in(connection, table) != digest:
-                raise MLTradingError(
-                    f"{symbol}: {written} does not hold what was written to it; nothing was deleted"
-                )
-            tables[table] = {"file": name, "rows": digest.rows, "sha256": _sha256(written)}
-        manifest = {
-            "format": _FORMAT,
-            "symbol": symbol,
-            "source": source[0] if source else None,
-            "start": state.archived_before.isoformat() if state.archived_before else None,
-            "before": before.isoformat(),
-            "archived_at": _clock(connection).isoformat(),
-            "feature_version": state.feature_version,
-            "tables": tables,
-        }
-        written = _written(
-            folder / f".{symbol}.json.partial", [json.dumps(manifest, indent=1).encode()], compress=False
+        tables = _write_tables(connection, symbol, folder)
+        manifest = Manifest(
+            path=folder / f"{symbol}.json",
+            symbol=symbol,
+            source=source[0] if source else None,
+            start=state.archived_before,
+            before=before,
+            archived_at=clock[0] if clock else before,
+            feature_version=state.feature_version,
+            tables=tables,
         )
-        for path, final in [*partial.items(), (written, folder / f"{symbol}.json")]:
-            path.replace(final)
+        write_manifest(manifest, _partial(manifest.path))
+        for path in [*(folder / table.file for table in tables.values()), manifest.path]:
+            _partial(path).replace(path)
         sync_folder(folder)
-    return {table: int(str(entry["rows"])) for table, entry in tables.items()}
+    return {table: written.rows for table, written in tables.items()}
 
 
-def _clock(connection: Connection) -> datetime:
-    row = connection.execute(query("backup/clock")).fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM
-    instant: datetime = row[0]
-    return instant
+def _write_tables(connection: Connection, symbol: str, folder: Path) -> dict[str, TableFile]:
+    """Write what was taken out, under names that no import reads yet, and compare what is read back."""
+    tables = {}
+    for table in archive.TABLES:
+        path = folder / f"{symbol}.{table}.csv.gz"
+        digest = archive.digest_out(connection, table)
+        if not digest.rows:
+            path.unlink(missing_ok=True)  # of an attempt that was broken off
+            continue
+        partial = _partial(path)
+        write_rows(partial, archive.copy_out(connection, table))
+        with read_rows(partial) as (columns, pieces):
+            archive.copy_in(connection, table, columns, pieces)
+        if archive.digest_in(connection, table) != digest:
+            raise MLTradingError(
+                f"{symbol}: {partial} does not hold what was written to it; nothing was deleted"
+            )
+        tables[table] = TableFile(file=path.name, rows=digest.rows, sha256=sha256(partial))
+    return tables
 
 
-def _written(path: Path, pieces: Any, *, compress: bool = True) -> Path:
-    """The file with the pieces, on the disk and not only in the system's memory."""
-    with path.open("wb") as file:
-        if compress:
-            # No name and no time within: the same rows give the same bytes.
-            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
-                for piece in pieces:
-                    packed.write(piece)
-        else:
-            for piece in pieces:
-                file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    return path
-
-
-def _read_back(connection: Connection, table: str, path: Path) -> list[str]:
-    """Stage the rows of a file for their way back; returns its columns."""
-    with gzip.open(path, "rb") as file:
-        heading = file.readline()
-        columns = heading.decode().strip().split(",")
-        archive.copy_in(connection, table, columns, _pieces(heading, file))
-    return columns
-
-
-def _pieces(heading: bytes, file: gzip.GzipFile) -> Iterator[bytes]:
-    yield heading
-    while piece := file.read(_PIECE):
-        yield piece
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _file_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise MLTradingError(
-            f"{error.filename or folder}: {error.strerror or error}; nothing was changed in the database"
-        ) from None
-    except (EOFError, zlib.error) as error:  # gzip's, beside its OSErrors
-        raise MLTradingError(f"{folder}: {error}; nothing was changed in the database") from None
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
 # Back ---------------------------------------------------------------------------------------------------
 
 
-def manifests(paths: Sequence[Path]) -> list[_Manifest]:
-    """The archives that the paths name (folders, or files of a symbol), in the order of their way back.
-
-    Raises UsageError for a path that is none.
-    """
-    files: dict[Path, None] = {}
-    for path in paths:
-        try:
-            there = path.exists()
-            found = sorted(path.rglob("*.json")) if path.is_dir() else [_manifest_beside(path)]
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read ({error.strerror}): give a path that can") from None
-        if not found or not there:
-            raise UsageError(f"{path}: no archive; give a folder before-DATE or one of a symbol's files")
-        files.update(dict.fromkeys(found))
-    # The newest first: what was archived last must come back first.
-    read = [_manifest(path) for path in files]
-    return sorted(sorted(read, key=lambda item: item.symbol), key=lambda item: item.before, reverse=True)
-
-
-def _manifest_beside(path: Path) -> Path:
-    return path if path.suffix == ".json" else path.parent / f"{path.name.partition('.')[0]}.json"
-
-
-def _manifest(path: Path) -> _Manifest:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
-            raise ValueError(f"format {content['format']}, this program reads {_FORMAT}")
-        tables = {
-            table: (entry["file"], int(entry["rows"]), entry["sha256"])
-            for table, entry in content["tables"].items()
-            if table in archive.TABLES
-        }
-        start = content["start"]
-        return _Manifest(
-            path, content["symbol"], content["source"],
-            datetime.fromisoformat(start) if start else None,
-            datetime.fromisoformat(content["before"]), datetime.fromisoformat(content["archived_at"]),
-            content["feature_version"], tables,
-        )  # fmt: skip
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; an archive has a .json file for each symbol") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: is no archive of this program ({error})") from None
-
-
-def bring_back(settings: Settings, archives: Sequence[_Manifest], on_symbol: Report) -> list[Moved]:
+def bring_back(settings: Settings, archives: Sequence[Manifest], on_symbol: Report) -> list[Moved]:
     """Put archived rows back where they came from; what is there already is left alone."""
     with connect(settings) as connection:
         require_current_schema(connection)
@@ -335,21 +226,22 @@ def bring_back(settings: Settings, archives: Sequence[_Manifest], on_symbol: Rep
     return done
 
 
-def _bring_back(connection: Connection, manifest: _Manifest) -> dict[str, int]:
+def _bring_back(connection: Connection, manifest: Manifest) -> dict[str, int]:
     symbol = manifest.symbol
-    with connection.transaction(), _file_errors(manifest.path.parent):
+    with connection.transaction(), file_errors(manifest.path.parent):
         market_data.lock_symbol(connection, symbol)
         state = feature_table.lock_state(connection, symbol)
         if _is_there(connection, manifest, state):
             return {}
         if manifest.source is not None:
             market_data.claim_source(connection, manifest.source)
-        columns = {}
-        for table, (name, _, checksum) in manifest.tables.items():
-            file = manifest.path.parent / name
-            if _sha256(file) != checksum:
+        columns: dict[str, list[str]] = {}
+        for table, written in manifest.tables.items():
+            file = manifest.path.parent / written.file
+            if sha256(file) != written.sha256:
                 raise MLTradingError(f"{file}: is not as it was written (SHA-256); take it from a backup")
-            columns[table] = _read_back(connection, table, file)
+            with read_rows(file) as (columns[table], pieces):
+                archive.copy_in(connection, table, columns[table], pieces)
         splits = archive.rebase(connection, symbol, manifest.archived_at)
         if archive.strangers(connection, symbol):
             raise MLTradingError(
@@ -358,10 +250,10 @@ def _bring_back(connection: Connection, manifest: _Manifest) -> dict[str, int]:
             )
         current = manifest.feature_version == FEATURE_VERSION and not splits
         archive.put_back(connection, symbol, columns, manifest.start, FEATURE_VERSION if current else None)
-    return {table: rows for table, (_, rows, _) in manifest.tables.items()}
+    return {table: written.rows for table, written in manifest.tables.items()}
 
 
-def _is_there(connection: Connection, manifest: _Manifest, state: feature_table.State) -> bool:
+def _is_there(connection: Connection, manifest: Manifest, state: feature_table.State) -> bool:
     """Whether the rows are back already. Raises MLTradingError when they would not fit to what is stored."""
     symbol, archived = manifest.symbol, state.archived_before
     if archived == manifest.before:
@@ -371,7 +263,8 @@ def _is_there(connection: Connection, manifest: _Manifest, state: feature_table.
             f"{symbol}: its bars from {manifest.before:%Y-%m-%d} to {archived:%Y-%m-%d} are in a later "
             "archive: import that one first, or both at once"
         )
-    rows = manifest.tables.get(archive.BARS, ("", 0, ""))[1]
+    bars = manifest.tables.get(archive.BARS)
+    rows = bars.rows if bars else 0
     if market_data.oldest_bar(connection, symbol) is None and archived is None:
         return False  # a database that knows nothing of the symbol
     if archive.bars_between(connection, symbol, manifest.start, manifest.before) == rows and (

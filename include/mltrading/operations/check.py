@@ -119,16 +119,10 @@ def recompute(settings: Settings, count: int) -> dict[str, float]:
 
     Raises MLTradingError when rows are missing, or a value is defined on one side only.
     """
-    import numpy as np
-
-    from include.mltrading.features.compute import compute
-    from include.mltrading.features.definitions import COLUMNS, FEATURES
-    from include.mltrading.store import feature_table, market_data
-    from include.mltrading.store.arrays import as_start
+    from include.mltrading.features.definitions import COLUMNS
+    from include.mltrading.store import feature_table
 
     worst = dict.fromkeys(COLUMNS, 0.0)
-    in_dollars = np.array([feature.unit == "USD" for feature in FEATURES])
-    in_hundreds = np.array([feature.unit.startswith(("percent", "index")) for feature in FEATURES])
     with connect(settings) as connection:
         require_current_schema(connection)
         symbols = feature_table.random_symbols(connection, count)
@@ -137,29 +131,41 @@ def recompute(settings: Settings, count: int) -> dict[str, float]:
                 "no symbol has up-to-date features: run `python -m include.mltrading features`"
             )
         for symbol in symbols:
-            since = market_data.archived_before(connection, symbol)
-            starts, bars = feature_table.select_bars(connection, symbol, since, archived=since is not None)
-            first = 0 if since is None else int(np.searchsorted(starts, as_start(since)))
-            starts = starts[first:]
-            features = feature_table.select_features(connection, symbol)
-            stored = features.values[features.current]
-            if not np.array_equal(starts, features.starts[features.current]):
-                raise MLTradingError(
-                    f"{symbol}: {len(starts)} final bars but {len(stored)} feature rows; "
-                    f"run `python -m include.mltrading features --full --symbols {symbol}`"
-                )
-            expected = compute(*bars)[first:]
-            if not np.array_equal(np.isnan(expected), np.isnan(stored)):
-                raise MLTradingError(
-                    f"{symbol}: a feature is defined in the table or by the formula, but not by both; "
-                    f"run `python -m include.mltrading features --full --symbols {symbol}`"
-                )
-            # A value far below the size of what it is made of is rounding, not a value to divide by.
-            size = np.where(in_dollars, bars[3][first:, None], np.where(in_hundreds, 100.0, 1.0))
-            scale = np.maximum(np.abs(expected), 1e-3 * size)
-            difference = np.nan_to_num(np.abs(stored - expected) / scale).max(axis=0)
-            for column, value in zip(COLUMNS, difference, strict=True):
-                worst[column] = max(worst[column], float(value))
+            for column, value in zip(COLUMNS, _differences(connection, symbol), strict=True):
+                worst[column] = max(worst[column], value)
+    return worst
+
+
+def _differences(connection: Connection, symbol: str) -> list[float]:
+    """Of one symbol, by feature."""
+    import numpy as np
+
+    from include.mltrading.features.compute import compute
+    from include.mltrading.features.definitions import FEATURES
+    from include.mltrading.store import feature_table, market_data
+    from include.mltrading.store.arrays import as_start
+
+    since = market_data.archived_before(connection, symbol)
+    starts, bars = feature_table.select_bars(connection, symbol, since, archived=since is not None)
+    first = 0 if since is None else int(np.searchsorted(starts, as_start(since)))
+    features = feature_table.select_features(connection, symbol)
+    stored = features.values[features.current]
+    remedy = f"run `python -m include.mltrading features --full --symbols {symbol}`"
+    if not np.array_equal(starts[first:], features.starts[features.current]):
+        raise MLTradingError(
+            f"{symbol}: {len(starts) - first} final bars but {len(stored)} feature rows; {remedy}"
+        )
+    expected = compute(*bars)[first:]
+    if not np.array_equal(np.isnan(expected), np.isnan(stored)):
+        raise MLTradingError(
+            f"{symbol}: a feature is defined in the table or by the formula, but not by both; {remedy}"
+        )
+    # A value far below the size of what it is made of is rounding, not a value to divide by.
+    in_dollars = np.array([feature.unit == "USD" for feature in FEATURES])
+    in_hundreds = np.array([feature.unit.startswith(("percent", "index")) for feature in FEATURES])
+    size = np.where(in_dollars, bars[3][first:, None], np.where(in_hundreds, 100.0, 1.0))
+    scale = np.maximum(np.abs(expected), 1e-3 * size)
+    worst: list[float] = np.nan_to_num(np.abs(stored - expected) / scale).max(axis=0).tolist()
     return worst
 
 

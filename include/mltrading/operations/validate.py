@@ -1,24 +1,21 @@
 """All configuration at once: what a run would trip over, told before it starts.
 
-Each file is checked by itself and against the code; those that are right by themselves against each other.
-Nothing is connected to.
+Each file is checked by itself; those that are right by themselves against each other and the code. Nothing is
+connected to.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import math
 import os
-import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
-from typing import NamedTuple, TypeVar, get_args
+from typing import TypeVar, get_args
 from zoneinfo import ZoneInfo
 
 from croniter import croniter
@@ -39,19 +36,14 @@ from include.mltrading.configuration.deployments import (
     ScheduleType,
     load_deployments,
 )
-from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
+from include.mltrading.configuration.settings import Settings
 from include.mltrading.configuration.smtp_url import smtp_parts
 from include.mltrading.configuration.symbols import MAX_BATCHES, read_symbols_file
 from include.mltrading.configuration.yaml_file import more_than_once
 from include.mltrading.errors import MLTradingError, UsageError
-from include.mltrading.features.definitions import COLUMNS
 from include.mltrading.market.calendar import NEW_YORK, planned_sessions
 from include.mltrading.market.yahoo import REQUESTS_PER_FETCH
 from include.mltrading.store.connection import NOT_A_URL
-from include.mltrading.store.migrations import MIGRATIONS_FOLDER, available
-from include.mltrading.store.queries import SQL_FOLDER
-
-DAGS_FOLDER = PROJECT_ROOT / "dags"
 
 VARIABLES = {
     "MLTRADING_DATABASE_URL", "MLTRADING_YAHOO_URL", "MLTRADING_YAHOO_REQUESTS_PER_SECOND",
@@ -63,9 +55,11 @@ VARIABLES = {
 # Set by the program itself, for its own processes.
 INTERNAL_VARIABLES = {
     "MLTRADING_TASK", "MLTRADING_TASK_SECONDS", "MLTRADING_TASK_PROCESS", "MLTRADING_TASK_PARENTS",
-    "MLTRADING_PYTHON", "MLTRADING_STACK", "MLTRADING_BENCH",
+    "MLTRADING_PYTHON", "MLTRADING_STACK",
 }  # fmt: skip
 
+# Those that the tasks of the DAGs run in.
+POOLS = {"yahoo_api", "market_db", "sensors"}
 _CONNECTIONS = {"mltrading_db": "postgres", "smtp_default": "smtp"}
 # Of the 25 connections of the database role, the web server may hold ten and the fetches five.
 _MOST_SLOTS = {
@@ -123,20 +117,14 @@ def _of_files(settings: Settings, *, numbers_are_right: bool = True) -> list[str
     deployments = read(lambda: load_deployments(settings.deployments_file))
     symbols = read(lambda: read_symbols_file(settings.symbols_file))
     airflow = read(lambda: load_settings(DEFAULT_FILE))
-    dags, wrong = _read_dags()
-    found.extend(wrong)
     if deployments:
         found.extend(f"{settings.deployments_file}: {text}" for text in _of_deployments(deployments))
     if symbols and numbers_are_right:
         found.extend(_number(settings, symbols))
         if deployments:
             found.extend(_duration(settings, symbols, deployments))
-    found.extend(_dag_ids(dags))
     if airflow:
-        found.extend(f"{DEFAULT_FILE}: {text}" for text in _of_airflow(airflow, dags))
-    if read(available) == []:
-        found.append(f"{MIGRATIONS_FOLDER}: has no migration; restore it from the repository")
-    found.extend(_statements())
+        found.extend(f"{DEFAULT_FILE}: {text}" for text in _of_airflow(airflow))
     return found
 
 
@@ -335,79 +323,11 @@ def _duration(settings: Settings, symbols: list[str], deployments: Deployments) 
         )
 
 
-# DAG files and airflow_settings.yaml --------------------------------------------------------------------
+# airflow_settings.yaml -----------------------------------------------------------------------------------
 
 
-class _DagFile(NamedTuple):
-    path: Path
-    dag_id: str | None
-    pools: set[str]
-
-
-def _read_dags() -> tuple[list[_DagFile], list[str]]:
-    """What the DAG files say, and their problems. Read as text: importing them would need Airflow."""
-    found, problems = [], []
-    for path in sorted(DAGS_FOLDER.glob("*.py")):
-        try:
-            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8-sig"))))
-        except OSError as error:
-            problems.append(f"{path}: cannot be read ({error.strerror}); restore it from the repository")
-            continue
-        except UnicodeDecodeError:
-            problems.append(f"{path}: is not UTF-8 text; save it as UTF-8")
-            continue
-        except SyntaxError as error:
-            problems.append(f"{path}, line {error.lineno}: {error.msg}; correct it")
-            continue
-        except (ValueError, RecursionError, MemoryError) as error:
-            problems.append(f"{path}: is no Python ({error or 'nested too deeply'}); correct it")
-            continue
-        ids = [
-            node.value.value
-            for node in nodes
-            if isinstance(node, ast.Assign | ast.AnnAssign)
-            and isinstance(node.value, ast.Constant)
-            and any(
-                isinstance(target, ast.Name) and target.id == "DAG_ID"
-                for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-            )
-        ]
-        pools = {
-            str(node.value.value)
-            for node in nodes
-            if isinstance(node, ast.keyword) and node.arg == "pool" and isinstance(node.value, ast.Constant)
-        }
-        found.append(_DagFile(path, str(ids[0]) if ids else None, pools))
-    return found, problems
-
-
-def _dag_ids(dags: list[_DagFile]) -> Iterator[str]:
-    """The ids in deployments.yaml are those of DagId: each has its file, and each file is one of them."""
-    known: tuple[str, ...] = get_args(DagId)
-    read = {dag.path.name for dag in dags}
-    for dag in dags:
-        if dag.dag_id is None:
-            yield f"{dag.path}: has no DAG_ID; add it, or move what is no DAG to include/"
-        elif dag.dag_id not in known:
-            yield f"{dag.path}: DAG_ID {dag.dag_id!r} is not in deployments.yaml: {', '.join(known)}"
-        elif dag.path.name != (own := _file_name(dag.dag_id)):
-            if (DAGS_FOLDER / own).exists():
-                yield f"{dag.path}: has the DAG_ID of {own}; correct it, or remove one of the files"
-            else:
-                yield f"{dag.path}: name it {own}, after its DAG"
-    for missing in sorted(set(known) - {dag.dag_id for dag in dags}):
-        name = _file_name(missing)
-        if name in read or not (DAGS_FOLDER / name).exists():  # or that it cannot be read has been told
-            yield f"{DAGS_FOLDER}: no file has the DAG {missing} of deployments.yaml; restore {name}"
-
-
-def _file_name(dag_id: str) -> str:
-    return f"{dag_id.replace('-', '_')}.py"
-
-
-def _of_airflow(airflow: AirflowSettings, dags: list[_DagFile]) -> Iterator[str]:
-    needed = set().union(*(dag.pools for dag in dags))
-    for name in sorted(needed - {pool.pool_name for pool in airflow.pools}):
+def _of_airflow(airflow: AirflowSettings) -> Iterator[str]:
+    for name in sorted(POOLS - {pool.pool_name for pool in airflow.pools}):
         yield f"pool {name} is missing: tasks of the DAGs run in it and would wait for ever"
     for pool in airflow.pools:
         most, reason = _MOST_SLOTS.get(pool.pool_name, (pool.pool_slot, ""))
@@ -425,34 +345,3 @@ def _type(connection: ConnectionSetting) -> str | None:
     if connection.conn_uri is None:
         return connection.conn_type
     return connection.conn_uri.get_secret_value().partition(":")[0].replace("postgresql", "postgres")
-
-
-# sql/ ---------------------------------------------------------------------------------------------------
-
-
-def _statements() -> Iterator[str]:
-    """Every statement that the code names is there, and those of the features name every column."""
-    named = {
-        name
-        for path in (PROJECT_ROOT / "include" / "mltrading").rglob("*.py")
-        for name in re.findall(
-            r"\b(?:query|_composed|_value)\([^)\"]*\"([\w/]+)\"", path.read_text(encoding="utf-8")
-        )
-    }
-    texts = {}
-    for name in sorted({*named, "roles"}):
-        path = SQL_FOLDER / f"{name}.sql"
-        try:
-            texts[name] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            how = "cannot be read as UTF-8 text" if path.exists() else "is missing"
-            yield f"{path} {how}: restore it from the repository"
-        else:
-            if not texts[name].strip():
-                yield f"{path} holds nothing: restore it from the repository"
-    for name in ("features/upsert_features", "features/copy_features", "features/select_features"):
-        if texts.get(name, "").strip():
-            words = set(re.findall(r"\w+", texts[name]))
-            lacking = [column for column in COLUMNS if column not in words]
-            if lacking:
-                yield f"{SQL_FOLDER / name}.sql lacks {', '.join(lacking)}: restore it from the repository"

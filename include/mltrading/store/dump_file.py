@@ -130,18 +130,15 @@ def load(
     DumpFileError when the file cannot be read, or is not of exactly these tables.
     """
     loaded: dict[str, int] = {}
-    incomplete = False
     with _text_of(path) as lines:
         for line in lines:
             if header := _COPY.fullmatch(line):
                 table = header[1].decode()
                 if table not in tables:
                     raise DumpFileError(f"{path} is no backup of this program: it holds {table}")
-                loaded[table], incomplete = _load_table(
+                loaded[table] = _load_table(
                     connection, table, _columns(header), lines, report, sum(loaded.values()), total
                 )
-    if incomplete:
-        raise DumpFileError(f"{path} is damaged: the rows of {table} do not end")
     if lacking := sorted(tables - loaded.keys()):
         raise DumpFileError(f"{path} is no whole backup: it lacks {', '.join(lacking)}")
     return loaded
@@ -155,10 +152,10 @@ def _load_table(
     report: Report,
     before: int,
     total: int | None,
-) -> tuple[int, bool]:
-    """The rows up to the end of the table; how many, and whether the end was missing."""
+) -> int:
+    """Load the rows up to the end of the table; how many. Where the end is missing pg_restore has failed."""
     name = sql.Identifier(table)
-    rows, chunk, size, incomplete = 0, [], 0, True
+    rows, chunk, size = 0, [], 0
     try:
         connection.execute(sql.SQL(query("backup/empty_table")).format(table=name))
         copy_in = sql.SQL(query("backup/load_table")).format(
@@ -168,7 +165,6 @@ def _load_table(
         with connection.cursor().copy(copy_in) as copy:
             for line in lines:
                 if line == _END or not line.endswith(b"\n"):
-                    incomplete = line != _END
                     break
                 rows, size = rows + 1, size + len(line)
                 chunk.append(line)
@@ -182,7 +178,7 @@ def _load_table(
             f"{table} is not as the migrations make it ({error.diag.message_primary}): somebody changed it "
             "by hand; put that into a migration, or undo it"
         ) from None
-    return rows, incomplete
+    return rows
 
 
 def _columns(header: re.Match[bytes]) -> list[str]:
@@ -227,15 +223,12 @@ def _program(name: str) -> str:
 
 def _environment(url: str | None) -> dict[str, str]:
     """The environment in which libpq finds the database of `url`; a command line would show the password."""
-    given = pq.Conninfo.parse((url or "").encode())
-    return {
-        **os.environ,
-        **{
-            option.envvar.decode(): option.val.decode()
-            for option in given
-            if option.envvar is not None and option.val is not None
-        },
+    given = {
+        option.envvar.decode(): option.val.decode()
+        for option in pq.Conninfo.parse((url or "").encode())
+        if option.envvar is not None and option.val is not None
     }
+    return {**os.environ, **given}
 
 
 def _last_words(said: IO[bytes], code: int) -> str:

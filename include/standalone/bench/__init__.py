@@ -1,7 +1,7 @@
 """`make bench`: how fast the system is, as one table and in bench.json.
 
 Real PostgreSQL, invented bars, a database of its own; every ratio is to a floor measured in the same run.
-The engine, endurance, query and monitor parts take about six minutes together, the Airflow part about twenty.
+The engine part takes about three minutes, the Airflow part about fifteen.
 """
 
 from __future__ import annotations
@@ -21,9 +21,6 @@ from include.standalone.state import PROJECT
 
 PARTS: dict[str, Callable[[], Iterable[Figure]]] = {
     "engine": engine.engine,
-    "endurance": engine.endurance,
-    "queries": engine.queries,
-    "monitor": engine.monitor,
     "airflow": airflow_runs.airflow_runs,
 }
 

@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from curl_cffi import requests
 
 from include.mltrading.configuration.deployments import load_deployments
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.configuration.symbols import read_symbols_file
 from include.standalone.bench.report import Figure
-from include.standalone.demo import COLLECTION, DAGS, FEATURES, LOAD, parsed, say, until
-from include.standalone.runs import DagRun, connect_metadata, is_parsed, newest_run
+from include.standalone.console import say
+from include.standalone.runs import (
+    COLLECTION,
+    FEATURES,
+    LOAD,
+    DagRun,
+    connect_metadata,
+    newest_run,
+    parsed,
+    until,
+)
 from include.standalone.stack import Stack
 from include.standalone.state import PROJECT, StandaloneError, make_folder
 
@@ -26,7 +34,6 @@ MARKET_DATABASE, METADATA_DATABASE = "mltrading_bench_airflow", "airflow_bench"
 NOTHING = "bench-nothing"
 _SYMBOLS = 100
 _BATCH = 25
-_FETCHES = 5  # slots of the pool yahoo_api
 
 # The pool and retries of the features DAG, and nothing of ours to import: each instance starts `true`.
 _NOTHING_DAG = """from datetime import datetime, timedelta, timezone
@@ -55,38 +62,18 @@ with DAG(
     ).expand(env={symbols})
 """
 
-_PARSE = """
-import json, sys
-from airflow.models.dagbag import DagBag
-bag = DagBag(sys.argv[1], include_examples=False)
-print(json.dumps([stat.duration.total_seconds() for stat in bag.dagbag_stats]))
-"""
-
 
 def airflow_runs() -> Iterator[Figure]:
     """The three DAGs over 100 symbols at the default request rate, and the features DAG against nothing."""
-    with _stack(1) as stack:
-        for path in sorted((PROJECT / "dags").glob("*.py")):
-            [seconds] = json.loads(stack.run("-c", _PARSE, str(path)).splitlines()[-1])
-            yield Figure("airflow", f"parsing {path.name}, imports included", seconds, "s")
-        with connect_metadata(stack) as metadata:
-            until(stack, "the scheduler to parse the DAGs", lambda: parsed(metadata))
-            _count_requests_anew(stack)
-            yield _minutes(_run(stack, metadata, LOAD), 30)
-            yield from _requests(stack)
-            yield _minutes(_run(stack, metadata, COLLECTION), 8)
-            yield from _requests(stack)
-            _undo(stack)
-            features = _run(stack, metadata, FEATURES)
-            yield _minutes(features, 10)
-            yield from _against_nothing(stack, metadata, features, 1.5)
-            yield from _beside_a_load(stack, metadata)
+    with _stack(1) as stack, connect_metadata(stack) as metadata:
+        for dag_id, at_most in ((LOAD, 30), (COLLECTION, 8)):
+            minutes = _run(stack, metadata, dag_id).duration.total_seconds() / 60
+            yield Figure("airflow", f"{dag_id}, {_SYMBOLS} symbols", minutes, "min", at_most)
+        yield from _against_nothing(stack, metadata, 1.5)
     with _stack(_BATCH) as stack, connect_metadata(stack) as metadata:
-        until(stack, "the scheduler to parse the DAGs", lambda: parsed(metadata))
         # The scheduler may still hold the DAG in the form of the last run.
         until(stack, f"batches of {_BATCH}", lambda: _instances(metadata) == _SYMBOLS // _BATCH)
-        _undo(stack)
-        yield from _against_nothing(stack, metadata, _run(stack, metadata, FEATURES), 0.35)
+        yield from _against_nothing(stack, metadata, 0.35)
 
 
 @contextmanager
@@ -127,23 +114,13 @@ def _dags_folder(state: Path, symbols: Sequence[str]) -> Path:
     return folder
 
 
-def _run(stack: Stack, metadata: psycopg.Connection[Any], dag_id: Any) -> DagRun:
+def _run(stack: Stack, metadata: psycopg.Connection[Any], dag_id: str) -> DagRun:
     """Trigger a run and wait for its end. Raises StandaloneError when it fails."""
-    return _ended(stack, metadata, dag_id, _trigger(stack, metadata, dag_id))
-
-
-def _trigger(stack: Stack, metadata: psycopg.Connection[Any], dag_id: Any) -> str:
-    """Trigger a run; its id."""
-    until(stack, f"the scheduler to parse {dag_id}", lambda: is_parsed(metadata, [*DAGS, NOTHING]))
+    until(stack, f"the scheduler to parse {dag_id}", lambda: parsed(metadata, [dag_id]))
     run_id = f"bench__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"
     say(f"running {dag_id}")
     stack.airflow("dags", "unpause", dag_id)
     stack.airflow("dags", "trigger", dag_id, "--run-id", run_id)
-    return run_id
-
-
-def _ended(stack: Stack, metadata: psycopg.Connection[Any], dag_id: Any, run_id: str) -> DagRun:
-    """The run once it is over. Raises StandaloneError when it fails."""
 
     def ended() -> DagRun | None:
         run = newest_run(metadata, dag_id, run_id=run_id)
@@ -157,61 +134,15 @@ def _ended(stack: Stack, metadata: psycopg.Connection[Any], dag_id: Any, run_id:
     return run
 
 
-def _minutes(run: DagRun, at_most: float) -> Figure:
-    minutes = run.duration.total_seconds() / 60
-    return Figure("airflow", f"{run.dag_id}, {_SYMBOLS} symbols", minutes, "min", at_most)
-
-
-def _against_nothing(
-    stack: Stack, metadata: psycopg.Connection[Any], features: DagRun, at_most: float
-) -> Iterator[Figure]:
+def _against_nothing(stack: Stack, metadata: psycopg.Connection[Any], at_most: float) -> Iterator[Figure]:
+    """The features of three sessions, and as many mapped tasks that do nothing."""
+    _undo(stack)
+    ours = _run(stack, metadata, FEATURES).duration.total_seconds()
     nothing = _run(stack, metadata, NOTHING).duration.total_seconds()
-    ours = features.duration.total_seconds()
     per_task = stack.environment["MLTRADING_SYMBOLS_PER_TASK"]
-    yield Figure("airflow", f"features, {_SYMBOLS} symbols, {per_task} a task", ours, "s")
+    yield Figure("airflow", f"features, {_SYMBOLS} symbols, {per_task} a task", ours, "s", 600)
     yield Figure("airflow", f"  floor: {_SYMBOLS} mapped tasks that do nothing", nothing, "s")
     yield Figure("airflow", "  against the floor", ours / nothing, "x", at_most)
-
-
-def _beside_a_load(stack: Stack, metadata: psycopg.Connection[Any]) -> Iterator[Figure]:
-    """The collection while the on-demand DAG loads a year of every symbol: its requests go first."""
-    _count_requests_anew(stack)
-    load = _trigger(stack, metadata, LOAD)
-    until(stack, "the load's first requests", lambda: _asked(stack)["total"] > _FETCHES)
-    collection = _run(stack, metadata, COLLECTION)
-    sla = load_deployments(Settings().deployments_file).sla(COLLECTION)
-    minutes = collection.duration.total_seconds() / 60
-    yield Figure("airflow", f"{COLLECTION} beside a load", minutes, "min", sla.total_seconds() / 60)
-    minutes = _ended(stack, metadata, LOAD, load).duration.total_seconds() / 60
-    yield Figure("airflow", f"{LOAD} beside it", minutes, "min")
-    yield from _requests(stack)
-
-
-def _count_requests_anew(stack: Stack) -> None:
-    """Start the simulator's statistics over; it answers 429 to what exceeds the default rate."""
-    for action, body in (("reset", {}), ("limit", {"per_second": Settings().yahoo_requests_per_second})):
-        answer = requests.post(_control(stack, action), json=body, timeout=10)
-        if answer.status_code != 200:
-            raise StandaloneError(f"the simulator refused {action}: {answer.text}")
-
-
-def _asked(stack: Stack) -> dict[str, Any]:
-    statistics: dict[str, Any] = json.loads(requests.get(_control(stack, "statistics"), timeout=10).text)
-    return statistics
-
-
-def _control(stack: Stack, action: str) -> str:
-    return f"{stack.environment['MLTRADING_YAHOO_URL']}/_control/{action}"
-
-
-def _requests(stack: Stack) -> Iterator[Figure]:
-    """What Yahoo was asked since the count was last started, and starts it over."""
-    asked = _asked(stack)
-    yield Figure("airflow", "  requests to the simulator", asked["total"], "")
-    yield Figure("airflow", "  refused by its limit (429)", asked["statuses"].get("429", 0), "", 0)
-    yield Figure("airflow", "  most of them within one second", asked["peak_per_second"], "")
-    yield Figure("airflow", "  most of them at once", asked["peak_concurrency"], "")
-    _count_requests_anew(stack)
 
 
 def _undo(stack: Stack) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import resource
 import subprocess
 import sys
 import time
@@ -42,40 +42,30 @@ def table(figures: Sequence[Figure]) -> str:
 
 @dataclass(frozen=True)
 class Used:
-    """What a command took, its children included. peak_memory: of its largest process, bytes."""
+    """What a command took, its children included."""
 
     seconds: float
     cpu_seconds: float
-    peak_memory: int
 
 
 def timed(environment: Mapping[str, str], *arguments: str) -> Used:
     """Run this Python with `arguments`, interpreter start included. Raises StandaloneError when it fails."""
-    begun = time.perf_counter()
-    child = subprocess.Popen(  # noqa: S603 - our own command lines, no shell
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(  # noqa: S603 - our own command lines, no shell
         [sys.executable, *arguments],
         cwd=PROJECT,
         env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        check=False,
     )
-    assert child.stderr is not None  # noqa: S101 - it is a pipe
-    words = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - begun
-    child.returncode = os.waitstatus_to_exitcode(status)
-    child.stderr.close()
-    if child.returncode != 0:
-        last = (words.strip() or "no output").splitlines()[-1]
-        raise StandaloneError(f"`{' '.join(arguments[:6])}` ended with {child.returncode}: {last}")
-    return Used(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode != 0:
+        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        raise StandaloneError(f"`{' '.join(arguments[:6])}` ended with {done.returncode}: {last}")
+    return Used(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def best(runs: Sequence[Used]) -> Used:
     """The fastest run, and the least processor time of any: what the machine's other work disturbed least."""
-    return Used(
-        min(run.seconds for run in runs),
-        min(run.cpu_seconds for run in runs),
-        max(run.peak_memory for run in runs),
-    )
+    return Used(min(run.seconds for run in runs), min(run.cpu_seconds for run in runs))

@@ -1,9 +1,30 @@
-"""An HTTP answer as data, and the bodies that Yahoo sends beside charts."""
+"""What an answer is made of: the bars and events of one symbol, and the HTTP reply that tells them."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from include.market_simulator.prices import FIRST_YEAR, NEW_YORK, Bar
+
+
+@dataclass(frozen=True)
+class Series:
+    """One symbol's bars and events in [start, end) as they stand at `now` (all UTC).
+
+    first_trade: since when it says that the symbol trades; None where it does not say.
+    splits: ex-date → new shares for one old. dividends: ex-date → US dollars a share.
+    """
+
+    symbol: str
+    start: datetime
+    end: datetime
+    now: datetime
+    bars: tuple[Bar, ...]
+    splits: tuple[tuple[date, float], ...] = ()
+    dividends: tuple[tuple[date, float], ...] = ()
+    first_trade: datetime | None = datetime(FIRST_YEAR, 1, 2, 9, 30, tzinfo=NEW_YORK)
 
 
 @dataclass(frozen=True)
@@ -30,15 +51,10 @@ def chart_error(status: int, code: str, description: str) -> Reply:
     )
 
 
-def not_found() -> Reply:
-    """The answer for a symbol that does not exist."""
-    return chart_error(404, "Not Found", "No data found, symbol may be delisted")
-
-
-def status_reply(status: int, retry_after: float | None) -> Reply:
+def status_reply(status: int, retry_after: float | None = None) -> Reply:
     """A bare HTTP status as Yahoo's edge sends it, with a Retry-After header where one is given."""
-    headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
     if status == 404:
-        return not_found()
+        return chart_error(404, "Not Found", "No data found, symbol may be delisted")
+    headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
     text = {429: "Too Many Requests", 500: "Internal Server Error"}.get(status, f"HTTP {status}")
     return Reply(status, f"{text}\r\n".encode(), "text/plain;charset=utf-8", headers)
