@@ -143,6 +143,7 @@ def test_a_field_goes_before_an_extra_which_goes_before_nothing(monkeypatch: pyt
     assert (made["PGHOST"], made["PGDATABASE"]) == ("/run/socket", "bars")
 
 
+@pytest.mark.filterwarnings("ignore:Encountered .*JSON")  # Airflow's word on the same
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
