@@ -6,6 +6,7 @@ the DAGs takes seconds.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import signal
 import sys
 import time
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from airflow.api.common.trigger_dag import trigger_dag
@@ -35,6 +37,8 @@ def main() -> None:
     os.dup2(2, 1)
     bag = DagBag(include_examples=False)
     assert not bag.import_errors, bag.import_errors
+    # Forks share what is loaded as long as nobody touches it.
+    gc.freeze()
     commands = {
         "plant": plant,
         "clear": clear,
@@ -136,7 +140,7 @@ def _drive(dag: Any, run_id: str) -> None:
         if not keys:
             time.sleep(0.1)  # until a retry or a look is due
     if callback is not None:
-        DagFileProcessor.execute_callbacks(DagBag(dag.fileloc, include_examples=False), [callback], False)
+        DagFileProcessor.execute_callbacks(SimpleNamespace(dags={dag.dag_id: dag}), [callback], False)
 
 
 def _start(dag: Any, run_id: str, task_id: str, map_index: int) -> int:
