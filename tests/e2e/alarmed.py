@@ -24,6 +24,8 @@ from include.standalone.demo import COLLECTION, parsed
 from include.standalone.runs import DagRun, connect_metadata, newest_run
 from include.standalone.stack import Stack
 
+# Of the installation with a scheduler.
+SYMBOLS = ["AAPL", "MSFT"]
 # Airflow runs it in each of its processes: freshness is looked at as if it were the time in a file.
 _CLOCK = """
 from datetime import datetime
@@ -144,8 +146,6 @@ def alarmed(
             "MLTRADING_DEPLOYMENTS_FILE": str(folder / "deployments.yaml"),
             "AIRFLOW_CONN_SMTP_DEFAULT": catcher.connection,
             "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
-            # The files change only in `limit`: parsing them twice a minute is a tenth of a core.
-            "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "600",
             # A changed schedule counts at once, or the old one makes another run.
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
         }.items():

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from alarmed import Alarmed, alarmed
-from running_installation import SYMBOLS
+from alarmed import SYMBOLS, Alarmed, alarmed
 
 # Two schedulers at a time look for work here, on two cores: at the installation's own pace that takes half a
 # core of them, at this one a fifth.
@@ -19,7 +18,7 @@ os.environ["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"] = "0.5"
 def installation(
     tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path]
 ) -> Iterator[Alarmed]:
-    """Three symbols, each a task, empty databases and a scheduler; every DAG is paused."""
+    """Two symbols, each a task, empty databases and a scheduler; every DAG is paused."""
     folder = tmp_path_factory.mktemp("configuration")
     with alarmed(new_state(), folder, symbols=SYMBOLS, in_a_task=1, scheduled=True) as there:
         yield there

@@ -35,7 +35,6 @@ from include.standalone.stack import Stack
 
 Found = TypeVar("Found")
 
-SYMBOLS = ["AAPL", "IBM", "MSFT"]
 # A run takes some ten seconds on two free cores; a busy machine may need far longer.
 _PATIENCE = 600.0
 

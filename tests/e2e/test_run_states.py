@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from running_installation import (
-    SYMBOLS,
     Installation,
     bars_until,
     installed,
@@ -24,6 +23,7 @@ from include.standalone.demo import COLLECTION, FEATURES, LOAD
 
 pytestmark = pytest.mark.e2e
 
+SYMBOLS = ["AAPL", "IBM", "MSFT"]
 SERVED = dict.fromkeys(SYMBOLS, "success")
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alarmed import SYMBOLS
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from running_installation import SYMBOLS, Installation, bars_until, tick_of
+from running_installation import Installation, bars_until, tick_of
 
 from include.mltrading.features.definitions import FEATURES as DEFINITIONS
 from include.mltrading.market.calendar import Session, is_session, new_york_date
