@@ -52,15 +52,18 @@ def loaded(there: Alarmed) -> DagRun:
 @pytest.fixture(scope="module")
 def first(there: Alarmed, loaded: DagRun) -> list[EmailMessage]:
     """Mails while the collection's first run ever, and a manual load, take too long."""
-    for dag_id in (LOAD, COLLECTION):
-        there.limit(dag_id, seconds=20)
-    # Both runs have come to their symbols long before they are late.
+    collecting = "SELECT count(*) FROM task_instance WHERE task_id = 'collect_symbol' AND state = 'running'"
     with there.held(*FEW):
         there.start(LOAD, "slow", period="1mo", symbols=FEW)
-        ids = ((LOAD, "slow"), (COLLECTION, there.plant(COLLECTION, tick_of(past_sessions(1)[0]))))
-        runs = [(dag_id, run_id, there.begin(dag_id, run_id)) for dag_id, run_id in ids]
+        runs = [(LOAD, "slow", there.begin(LOAD, "slow"))]
+        there.until("the load's symbols", lambda: there.metadata.execute(collecting).fetchone() == (1,))
+        for dag_id in (LOAD, COLLECTION):
+            there.limit(dag_id, seconds=20)
+        # It comes to its symbols long before it is late, and tells of both.
+        planted = there.plant(COLLECTION, tick_of(past_sessions(1)[0]))
+        runs.append((COLLECTION, planted, there.begin(COLLECTION, planted)))
         mails = there.mails(2)
-        for dag_id, run_id in ids:
+        for dag_id, run_id, _ in runs:
             assert newest_run(there.metadata, dag_id, run_id=run_id).state == "running"  # type: ignore[union-attr]
     for run in runs:
         there.over(*run)
