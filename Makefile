@@ -2,8 +2,8 @@
 # Every target makes the environment .venv/ first, once. Elsewhere: docker compose up.
 
 PYTHON_OF_VENV = .venv/bin/python
-# Tests wait more than they compute. A file stays in one process, whose servers its tests share.
-PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
+# Tests wait more than they compute. A file stays in one process: tests/conftest.py.
+PARALLEL = -n 2 --no-loadscope-reorder
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help setup demo run shell test test-fast test-exhaustive test-second-python lint bench smoke-live \

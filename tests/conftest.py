@@ -44,6 +44,27 @@ HASTY = {
 }
 
 
+# Files whose tests share a running installation, which each process starts for itself.
+_TOGETHER = {
+    "tests/e2e/test_scheduled_runs_late.py": "tests/e2e/test_scheduled_runs.py",
+    "tests/e2e/test_roles.py": "tests/e2e/test_monitor_page.py",
+    "tests/e2e/test_trigger_form.py": "tests/e2e/test_monitor_page.py",
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With -n, a file stays in one process, and with it those that share what it starts."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return _TOGETHER.get(file, file)
+
+    return Together(config, log)
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL server of the test run's own, whose data need not outlive a crash of the machine."""

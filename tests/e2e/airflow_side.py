@@ -6,18 +6,28 @@ the DAGs takes seconds.
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import os
+import signal
 import sys
+import time
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from airflow.api.common.trigger_dag import trigger_dag
 from airflow.cli.cli_config import parsedate
+from airflow.dag_processing.processor import DagFileProcessor
 from airflow.models import DagBag, DagRun
 from airflow.utils import timezone
-from airflow.utils.state import DagRunState
+from airflow.utils.session import create_session
+from airflow.utils.state import DagRunState, State, TaskInstanceState
 from airflow.utils.types import DagRunType
+
+# Seconds that a run may take.
+_PATIENCE = 600
 
 
 def main() -> None:
@@ -27,12 +37,18 @@ def main() -> None:
     os.dup2(2, 1)
     bag = DagBag(include_examples=False)
     assert not bag.import_errors, bag.import_errors
+    # Forks share what is loaded as long as nobody touches it.
+    gc.freeze()
     commands = {
         "plant": plant,
         "clear": clear,
         "occupy": occupy,
         "ticks": ticks,
         "trigger": trigger,
+        "begin": begin,
+        "over": over,
+        "slas": lambda dag: DagFileProcessor.manage_slas(dag.fileloc, dag.dag_id),
+        "read": lambda dag: bag.collect_dags(only_if_updated=False),
         "known": lambda dag: bag.sync_to_db(),
     }
     for line in sys.stdin:
@@ -78,6 +94,71 @@ def occupy(dag: Any, count: int, since: str | None = None) -> None:
     for info in [info for info in after if info.data_interval.end <= now] + coming:
         if not DagRun.find(dag_id=dag.dag_id, execution_date=info.logical_date):
             _create(dag, info.data_interval, DagRunState.SUCCESS)
+
+
+def begin(dag: Any, run_id: str) -> int:
+    """Take a run to its end without a scheduler, in a process of its own; its id.
+
+    Airflow's own code decides what is next, runs each task in a fork and calls the callback when all is over;
+    only pools and priorities, and the scheduler's waiting, are left out.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    signal.alarm(_PATIENCE)
+    try:
+        _drive(dag, run_id)
+    except BaseException:
+        logging.exception("%s %s was not driven", dag.dag_id, run_id)
+        os._exit(1)
+    os._exit(0)
+
+
+def over(dag: Any, pid: int) -> None:
+    """Wait for the end of a run that has begun, its callback included."""
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, f"a run of {dag.dag_id} was left with {os.waitstatus_to_exitcode(status)}"
+
+
+def _drive(dag: Any, run_id: str) -> None:
+    callback = None
+    while True:
+        with create_session() as session:
+            (run,) = DagRun.find(dag_id=dag.dag_id, run_id=run_id, session=session)
+            if run.state == DagRunState.QUEUED:
+                run.state, run.start_date = DagRunState.RUNNING, timezone.utcnow()
+            run.dag = dag
+            ready, callback = run.update_state(session=session, execute_callbacks=False)
+            run.schedule_tis(ready, session)
+            session.flush()
+            keys = [(instance.task_id, instance.map_index) for instance in ready]
+            ended = run.state in State.finished_dr_states
+        if ended:
+            break
+        for pid in [_start(dag, run_id, *key) for key in keys]:
+            os.waitpid(pid, 0)
+        if not keys:
+            time.sleep(0.1)  # until a retry or a look is due
+    if callback is not None:
+        DagFileProcessor.execute_callbacks(SimpleNamespace(dags={dag.dag_id: dag}), [callback], False)
+
+
+def _start(dag: Any, run_id: str, task_id: str, map_index: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        (run,) = DagRun.find(dag_id=dag.dag_id, run_id=run_id)
+        instance = run.get_task_instance(task_id, map_index=map_index)
+        instance.set_state(TaskInstanceState.QUEUED)
+        instance.refresh_from_task(dag.get_task(task_id))
+        instance.init_run_context()
+        instance.run()
+    except BaseException:
+        logging.exception("%s %s %s", run_id, task_id, map_index)
+    finally:
+        logging.shutdown()
+        os._exit(0)  # the instance's state tells the rest
 
 
 def ticks(dag: Any, start: str, end: str) -> list[str]:

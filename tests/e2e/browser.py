@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,40 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from include.mltrading.configuration.settings import Settings
+from include.mltrading.store.connection import connect
+from include.mltrading.store.migrations import migrate
 from include.standalone import airflow
 from include.standalone.postgres import EmbeddedPostgres
 from include.standalone.stack import Stack
 
-VIEWER = ("viewer", "viewer-password")
+_VIEWER = ("viewer", "viewer-password")
+_USERS = {
+    "Viewer": _VIEWER,
+    **{role: (role, f"secret-{role}") for role in ("MarketViewer", "MarketOperator", "Public")},
+}
+_FOREIGN = "somebody-elses"
+_FOREIGN_DAG = f"""
+from datetime import datetime
+from airflow import DAG
+from airflow.operators.empty import EmptyOperator
+with DAG("{_FOREIGN}", schedule=None, start_date=datetime(2024, 1, 1)):
+    EmptyOperator(task_id="nothing")
+"""
+# What a scheduler and `airflow users create` would do, each in seconds.
+_PREPARE = """
+from airflow.models import DagBag
+from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+
+for folder in (None, {foreign!r}):
+    DagBag(folder, include_examples=False).sync_to_db()
+with get_application_builder() as builder:
+    builder.sm.sync_roles()
+    for role, (name, password) in {users}.items():
+        found = builder.sm.find_role(role)
+        assert found, role
+        assert builder.sm.add_user(name, "A", role, name + "@localhost.invalid", found, password)
+"""
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Milliseconds that a busy machine may take for what a test expects.
 _PATIENCE = 20_000
@@ -40,7 +68,7 @@ _ARGUMENTS = [
 class Site:
     """The web server with the rest of its stack, its users, the server of the market database.
 
-    Users: (name, password).
+    Users: (name, password); users: one of each role. foreign: the id of a DAG that is not the project's.
     """
 
     url: str
@@ -49,14 +77,18 @@ class Site:
     viewer: tuple[str, str]
     market: EmbeddedPostgres
     market_url: str
+    users: dict[str, tuple[str, str]]
+    foreign: str
     cookies: dict[str, list[Any]] = field(default_factory=dict)
 
     def log_in(self, page: Page, user: tuple[str, str]) -> None:
-        """Log in through the login page; again by the same cookies, as Airflow refuses many log-ins."""
+        """Log in through the login page; again by the same cookies, as Airflow refuses many log-ins.
+
+        The page is then anywhere.
+        """
         name, password = user
         if name in self.cookies:
             page.context.add_cookies(self.cookies[name])
-            page.goto(f"{self.url}/home", wait_until="domcontentloaded")
             return
         page.goto(f"{self.url}/login/")
         page.fill("#username", name)
@@ -90,30 +122,25 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def site(
-    browser: Browser, tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path]
-) -> Iterator[Site]:
-    """Airflow's web server with the project's DAGs and plugins, and a migrated, empty market database."""
+def site(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Path]) -> Iterator[Site]:
+    """Airflow's web server with the project's plugins, its DAGs and one of somebody else's, and a migrated,
+    empty market database.
+    """
     folder = tmp_path_factory.mktemp("site")
+    (folder / "dags").mkdir()
+    (folder / "dags" / "foreign.py").write_text(_FOREIGN_DAG)
     with _market_server(folder / "market") as market:
         market_url = market.ensure_database("market", connection_limit=25)
+        with connect(Settings(database_url=market_url)) as connection:
+            migrate(connection)
         with Stack(new_state(), report=_silent) as stack:
             with pytest.MonkeyPatch.context() as environment:
                 environment.setenv("MLTRADING_DATABASE_URL", market_url)
                 stack.start_database()
-            stack.run("-m", "include.mltrading", "migrate")
-            with ThreadPoolExecutor() as pool:
-                # The web server makes the roles and the plugin's permissions before it answers.
-                parsed = pool.submit(stack.airflow, "dags", "reserialize")
-                url = stack.start_webserver()
-                parsed.result()
-            name, password = VIEWER
-            stack.airflow(
-                "users", "create", "--role", "Viewer", "--username", name, "--password", password,
-                "--email", "viewer@localhost.invalid", "--firstname", "A", "--lastname", "Viewer",
-            )  # fmt: skip
+            stack.run("-c", _PREPARE.format(foreign=str(folder / "dags"), users=_USERS))
+            url = stack.start_webserver()
             admin = (airflow.ADMIN, airflow.admin_password(stack.state))
-            yield Site(url, stack, admin, VIEWER, market, market_url)
+            yield Site(url, stack, admin, _VIEWER, market, market_url, _USERS, _FOREIGN)
 
 
 @pytest.fixture(scope="session")

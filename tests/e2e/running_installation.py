@@ -28,25 +28,29 @@ from include.mltrading.market.calendar import (
     new_york_date,
     sessions_between,
 )
+from include.mltrading.store.queries import query
 from include.standalone.demo import COLLECTION, FEATURES, LOAD
 from include.standalone.runs import DagRun, connect_metadata, newest_run
 from include.standalone.stack import Stack
 
 Found = TypeVar("Found")
 
-SYMBOLS = ["AAPL", "IBM", "MSFT"]
-# A run takes some ten seconds on two free cores.
-_PATIENCE = 180.0
+# A run takes some ten seconds on two free cores; a busy machine may need far longer.
+_PATIENCE = 600.0
 
 
 @dataclass
 class Installation:
-    """A running installation. metadata, market: connections to Airflow's database and the bars'."""
+    """A running installation. metadata, market: connections to Airflow's database and the bars'.
+
+    scheduled: whether a scheduler does the runs; otherwise `airflow_side` does one when its end is asked for.
+    """
 
     stack: Stack
     simulator: MarketSimulator
     metadata: psycopg.Connection[Any]
     market: psycopg.Connection[Any]
+    scheduled: bool = False
     _days: list[Session] = field(default_factory=lambda: past_sessions(20))
 
     # Time -----------------------------------------------------------------------------------------------
@@ -79,6 +83,14 @@ class Installation:
             yield
         finally:
             self.simulator.clear_faults()
+
+    @contextmanager
+    def held(self, *symbols: str) -> Iterator[None]:
+        """Let whoever stores these symbols' bars wait for the end of the block."""
+        with self.market.transaction():
+            for symbol in symbols:
+                self.market.execute(query("bars/lock_symbol"), {"symbol": symbol})
+            yield
 
     # Runs -----------------------------------------------------------------------------------------------
 
@@ -138,12 +150,25 @@ class Installation:
 
     def ended(self, dag_id: str, run_id: str) -> DagRun:
         """The run once it is over."""
+        if not self.scheduled:
+            return self.over(dag_id, run_id, self.begin(dag_id, run_id))
 
         def over() -> DagRun | None:
             run = newest_run(self.metadata, dag_id, run_id=run_id)
             return run if run and run.over else None
 
         return self.until(f"the end of {dag_id} {run_id}", over)
+
+    def begin(self, dag_id: str, run_id: str) -> int:
+        """Begin a queued run where there is no scheduler; what `over` wants to know."""
+        return int(self.ask_airflow("begin", dag_id, run_id))
+
+    def over(self, dag_id: str, run_id: str, begun: int) -> DagRun:
+        """A run that has begun, once it and its callback are over."""
+        self.ask_airflow("over", dag_id, begun)
+        run = newest_run(self.metadata, dag_id, run_id=run_id)
+        assert run is not None
+        return run
 
     def until(self, what: str, probe: Callable[[], Found | None]) -> Found:
         """The first true answer of the probe, asked five times a second."""

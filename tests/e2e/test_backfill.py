@@ -14,7 +14,6 @@ from running_installation import (
     bars_until,
     installed,
     tick_of,
-    write_deployments,
 )
 
 from include.mltrading.market.calendar import NEW_YORK, Session
@@ -38,6 +37,11 @@ def installation(
     with installed(new_state(), tmp_path_factory.mktemp("configuration"), SYMBOLS) as there:
         there.ask_airflow("known", COLLECTION)
         yield there
+
+
+@pytest.fixture(scope="module")
+def shell(installation: Installation) -> Shell:
+    return Shell(installation.stack.state)
 
 
 @pytest.fixture(scope="module")
@@ -163,32 +167,6 @@ def test_a_features_backfill_without_a_collection_computes_from_the_stored_bars(
         bars = installation.final_bars(symbol, day.open)
         assert len(bars) == 7
         assert installation.feature_rows(symbol, day.open) == bars
-
-
-def test_a_retry_of_a_batch_repeats_only_the_symbols_that_failed(
-    installation: Installation, backfilled: Session, shell: Shell, tmp_path: Path
-) -> None:
-    """Both symbols in one task that tries again after a second, unlike the module's installation."""
-    day = installation.next_day()
-    deployments = write_deployments(tmp_path / "deployments.yaml", retries=1, retry_delay_seconds=1)
-    variables = f"MLTRADING_SYMBOLS_PER_TASK=2 MLTRADING_DEPLOYMENTS_FILE={deployments}"
-    tick = tick_of(day, hour=11)
-    # A run's logical date is the tick before.
-    start = (tick - timedelta(hours=1)).isoformat()
-
-    # A symbol's process asks three times by itself before it gives up.
-    with installation.fault("status", "IBM", status=503, count=3):
-        done = shell(f"{variables} airflow dags backfill -s {start} -e {start} {COLLECTION}")
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = _runs(installation, COLLECTION, day)
-    assert run.state == "success"
-    assert installation.states(run)["collect_symbol"] == {"AAPL, IBM": "success"}
-    assert installation.ledger(run) == [
-        ("collect_symbol", "AAPL", 1, "ok", 1, tick),
-        ("collect_symbol", "IBM", 1, "error", None, tick),
-        ("collect_symbol", "IBM", 2, "ok", 1, tick),
-    ]
 
 
 def test_the_range_for_a_trading_week_covers_exactly_its_forty_ticks(installation: Installation) -> None:

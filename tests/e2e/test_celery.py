@@ -16,13 +16,11 @@ from redis_server import needs_redis
 from running_installation import Installation, tick_of, write_deployments
 
 from include.market_simulator import MarketSimulator
-from include.mltrading.store.queries import query
 from include.standalone.demo import COLLECTION, FEATURES, LOAD, parsed
 from include.standalone.runs import connect_metadata
 from include.standalone.stack import Stack, Started
 from include.standalone.state import free_port
 
-# CeleryExecutor itself runs in every `make test`: test_compose_natively.
 pytestmark = [pytest.mark.e2e, pytest.mark.exhaustive, needs_redis]
 
 SYMBOLS = ["AAPL", "IBM"]
@@ -76,7 +74,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, new_state: Callable[[], Pa
             connect_metadata(stack) as metadata,
             psycopg.connect(stack.environment["MLTRADING_DATABASE_URL"], autocommit=True) as market,
         ):
-            there = Installation(stack, simulator, metadata, market)
+            there = Installation(stack, simulator, metadata, market, scheduled=True)
             there.until("the scheduler to parse the DAGs", lambda: parsed(metadata))
             for dag_id in (COLLECTION, FEATURES):
                 there.ask_airflow("occupy", dag_id, 3)
@@ -115,9 +113,7 @@ def test_the_three_dags_run_through_both_workers_at_the_common_rate(cluster: Clu
 def test_a_symbols_lock_holds_across_the_workers(cluster: Cluster) -> None:
     there, day = cluster.there, cluster.there.next_day()
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    with there.market.transaction():
-        for symbol in SYMBOLS:
-            there.market.execute(query("bars/lock_symbol"), {"symbol": symbol})
+    with there.held(*SYMBOLS):
         # Two runs of two symbols have four tasks, the workers four slots: both workers' are held up.
         load, tick = "held", there.plant(COLLECTION, tick_of(day))
         there.start(LOAD, load, period="1mo")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -31,22 +33,28 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     EmbeddedPostgres(folder, report=lambda line: None).remove()
 
 
-def demo(state: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "include.standalone", "demo", "--once", "--symbols", "2"],
+@contextmanager
+def demo(state: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """`make demo` of two symbols, its output to be read; ended, if it still runs, when the block is left."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "include.standalone", "demo", "--symbols", "2", *options],
         cwd=PROJECT_ROOT,
-        env={**os.environ, "MLTRADING_STATE_DIR": str(state)},
-        capture_output=True,
+        # Each process of the web server loads all of Airflow.
+        env={**os.environ, "MLTRADING_STATE_DIR": str(state), "AIRFLOW__WEBSERVER__WORKERS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
 def test_the_demo_runs_the_three_dags_and_leaves_nothing_running(state: Path) -> None:
-    told = demo(state)
+    with demo(state, "--once") as process:
+        told, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, told
     for dag_id in (LOAD, COLLECTION, FEATURES_DAG):
         assert re.search(rf"^{dag_id} +\S.* success +\d+ +\d+$", told, re.MULTILINE), told
     assert f"http://127.0.0.1:{airflow.web_port(state)}" in told
@@ -90,7 +98,14 @@ def test_a_second_demo_goes_on_with_what_the_first_has_stored(state: Path) -> No
         url = server.url(MARKET_DATABASE)
         with psycopg.connect(url) as connection:
             before = connection.execute("SELECT min(created_at) FROM market_data").fetchone()
-        told = demo(state)
+        told = ""
+        with demo(state) as process:
+            for line in process.stdout or ():
+                told += line
+                if line.startswith(f"{LOAD}: success"):
+                    process.terminate()
+        assert process.returncode == 128 + signal.SIGTERM, told
+        assert f"{LOAD}: success" in told
         assert "creating the PostgreSQL data folder" not in told
         assert "preparing Airflow's metadata database" not in told
         with psycopg.connect(url) as connection:

@@ -136,6 +136,7 @@ def polled(page: Page, site: Site, done: Callable[[int, str], bool]) -> tuple[in
 
 def test_the_page_shows_what_is_planted(page: Page, site: Site, planted: list[datetime]) -> None:
     site.log_in(page, site.admin)
+    page.goto(f"{site.url}/home")
     page.click(".navbar a:has-text('Market Monitor')")
 
     expect_parts(page)
@@ -387,18 +388,14 @@ def test_what_is_no_symbol_stays_a_text(page: Page, site: Site, name: str) -> No
     assert page.locator("#market-symbol script").count() == 0
 
 
-@pytest.mark.parametrize(
-    ("sessions", "used"),
-    [("0", 1), ("-5", 1), ("999999999999", 500), ("all", 20), ("9" * 3000, 500), ("1e3", 20)],
-)
-def test_a_range_out_of_bounds_is_brought_within(
-    page: Page, site: Site, planted: list[datetime], sessions: str, used: int
-) -> None:
+def test_a_range_out_of_bounds_is_brought_within(page: Page, site: Site, planted: list[datetime]) -> None:
     site.log_in(page, site.viewer)
-    answer = page.request.get(
-        f"{site.url}/market_monitor/symbol_data", params={"symbol": "AAPL", "sessions": sessions}
-    )
-    assert (answer.status, answer.json()["sessions"]) == (200, used)
+    asked = [("0", 1), ("-5", 1), ("999999999999", 500), ("all", 20), ("9" * 3000, 500), ("1e3", 20)]
+    for sessions, used in asked:
+        answer = page.request.get(
+            f"{site.url}/market_monitor/symbol_data", params={"symbol": "AAPL", "sessions": sessions}
+        )
+        assert (answer.status, answer.json()["sessions"]) == (200, used)
 
 
 def test_a_part_that_there_is_not_is_refused(page: Page, site: Site) -> None:
@@ -545,6 +542,7 @@ def test_an_anonymous_user_gets_nothing_but_one_word(page: Page, site: Site) -> 
 
 def test_a_viewer_sees_it_in_the_menu_and_may_not_trigger(page: Page, site: Site) -> None:
     site.log_in(page, site.viewer)
+    page.goto(f"{site.url}/home")
     page.click(".navbar a:has-text('Market Monitor')")
     expect(page.locator("#mm-content")).to_be_visible()
     # Read-only: there is nothing to send.

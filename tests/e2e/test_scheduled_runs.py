@@ -1,8 +1,7 @@
 """Runs of the three DAGs through Airflow's own scheduler: their states, their record, what they store.
 
 Runs of past ticks are queued here exactly as the scheduler would have created them, so that no test waits for
-the clock; one test lets the scheduler create its own. Everything a test needs it makes itself, on a day of
-its own, so each can run alone.
+the clock; one test lets the scheduler create its own. What goes wrong or is repeated: test_run_states.py.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alarmed import SYMBOLS
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from running_installation import SYMBOLS, Installation, bars_until, past_holiday, tick_of
+from running_installation import Installation, bars_until, tick_of
 
 from include.mltrading.features.definitions import FEATURES as DEFINITIONS
 from include.mltrading.market.calendar import Session, is_session, new_york_date
@@ -159,23 +159,6 @@ def test_a_loaded_year_has_a_feature_row_for_every_final_bar_null_exactly_in_the
             )
 
 
-def test_an_on_demand_run_of_some_symbols_touches_only_those_and_repeats_the_instant_of_its_trigger(
-    installation: Installation, loaded: DagRun
-) -> None:
-    run = installation.trigger("load_one", symbols=["IBM"], period="1mo")
-
-    assert run.state == "success"
-    states = installation.states(run)
-    assert states["collect_symbol"] == states["compute_features"] == {"IBM": "success"}
-    steps = ("collect_symbol", "compute_features")
-    assert [row[:4] for row in installation.ledger(run)] == [(step, "IBM", 1, "ok") for step in steps]
-
-    assert installation.clear(run, "collect_symbol").state == "success"
-    rows = installation.ledger(run)
-    assert [row[:4] for row in rows] == [(step, "IBM", number, "ok") for step in steps for number in (1, 2)]
-    assert len({row[5] for row in rows}) == 1
-
-
 def test_the_scheduler_itself_runs_the_latest_tick_of_both_dags_when_they_are_unpaused(
     installation: Installation, created: tuple[DagRun, DagRun]
 ) -> None:
@@ -241,107 +224,6 @@ def test_a_scheduled_run_stores_the_bars_that_had_ended_by_its_tick_and_their_fe
         ("compute_features", symbol, 1, "ok", len(expected), tick_of(gated.day, FEATURES))
         for symbol in SYMBOLS
     ]
-
-
-def test_clearing_an_old_tick_repeats_it_at_the_same_instant_and_writes_nothing(
-    scheduled: Installation, gated: Gated
-) -> None:
-    """The last test of that tick, since it repeats its runs."""
-    day, collection, features = gated.day, gated.collection, gated.features
-    # The rest of the day is collected meanwhile: bars that were running at the old tick are final now.
-    until = (day.close + timedelta(hours=1)).isoformat()
-    scheduled.stack.run("-m", "include.mltrading", "collect", "--end", until)
-    scheduled.stack.run("-m", "include.mltrading", "features")
-    stored = scheduled.everything_stored()
-    assert len(scheduled.final_bars("IBM", day.open)) == 7
-
-    again = scheduled.clear(collection), scheduled.clear(features)
-
-    assert [run.state for run in again] == ["success", "success"]
-    for run, dag_id in zip(again, (COLLECTION, FEATURES), strict=True):
-        rows = scheduled.ledger(run)
-        assert [row[2:] for row in rows if row[2] == 2] == [(2, "ok", 0, tick_of(day, dag_id))] * 3
-        assert {row[5] for row in rows} == {tick_of(day, dag_id)}
-    assert scheduled.everything_stored() == stored
-
-
-# Run states ---------------------------------------------------------------------------------------------
-
-
-def test_one_failed_symbol_makes_the_run_red_after_the_others_were_served(scheduled: Installation) -> None:
-    day = scheduled.next_day()
-    expected = bars_until(day, tick_of(day))
-    with scheduled.fault("status", "IBM", status=503):
-        collection, features = scheduled.run_tick(day)
-
-    assert (collection.state, features.state) == ("failed", "success")
-    assert scheduled.states(collection) == {
-        "check_session": "success",
-        "collect_symbol": {**SERVED, "IBM": "failed"},
-        "publish_bars": "success",
-        "verify_bars": "failed",
-    }
-    assert _flat(scheduled.states(features)) == {"success"}
-    assert re.search(r"2 of 3 symbols served.*failed: IBM \(error", scheduled.log(collection, "verify_bars"))
-    for symbol in ("AAPL", "MSFT"):
-        assert scheduled.feature_rows(symbol, day.open) == expected
-    assert scheduled.final_bars("IBM", day.open) == []
-
-
-def test_too_few_symbols_close_the_gate_and_clearing_both_runs_repairs_them(scheduled: Installation) -> None:
-    day = scheduled.next_day()
-    expected = bars_until(day, tick_of(day))
-    with scheduled.fault("status", "AAPL", "IBM", status=503):
-        collection, features = scheduled.run_tick(day)
-
-    assert (collection.state, features.state) == ("failed", "failed")
-    assert scheduled.states(collection) == {
-        "check_session": "success",
-        "collect_symbol": {"AAPL": "failed", "IBM": "failed", "MSFT": "success"},
-        "publish_bars": "failed",
-        "verify_bars": "upstream_failed",
-    }
-    assert _with_unmapped(scheduled.states(features)) == {
-        "wait_for_bars": "failed",
-        "compute_features": "upstream_failed",
-        "publish_features": "skipped",
-        "verify_features": "upstream_failed",
-    }
-    assert f"clear it in {COLLECTION}, then clear this task" in scheduled.log(features, "wait_for_bars")
-    assert scheduled.ledger(features) == []
-    assert scheduled.feature_rows("MSFT", day.open) == []
-
-    assert scheduled.clear(collection).state == "success"
-    assert scheduled.clear(features, "wait_for_bars").state == "success"
-    for symbol in SYMBOLS:
-        assert scheduled.feature_rows(symbol, day.open) == expected
-
-
-def test_both_runs_of_an_exchange_holiday_skip_themselves_and_are_green(scheduled: Installation) -> None:
-    holiday = past_holiday()
-    ids = [(dag_id, scheduled.plant(dag_id, tick_of(holiday, dag_id))) for dag_id in (COLLECTION, FEATURES)]
-    runs = [scheduled.ended(dag_id, run_id) for dag_id, run_id in ids]
-
-    for run in runs:
-        assert run.state == "success"
-        assert run.duration < timedelta(minutes=1)
-        assert _flat(scheduled.states(run)) == {"skipped"}
-        assert scheduled.ledger(run) == []
-    assert f"{holiday} is no session of the exchange" in scheduled.log(runs[0], "check_session")
-
-
-def test_a_features_run_whose_collection_never_existed_skips_and_says_why(scheduled: Installation) -> None:
-    """As after unpausing between the two ticks of an hour."""
-    day = scheduled.next_day()
-    run = scheduled.ended(FEATURES, scheduled.plant(FEATURES, tick_of(day, FEATURES)))
-
-    assert run.state == "success"
-    assert run.duration < timedelta(seconds=30)
-    assert _flat(scheduled.states(run)) == {"skipped"}
-    assert scheduled.ledger(run) == []
-    log = scheduled.log(run, "wait_for_bars")
-    assert f"{COLLECTION} has no run for the tick {tick_of(day):%Y-%m-%d %H:%M}" in log
-    assert "it was not running then" in log
 
 
 # Secrets ------------------------------------------------------------------------------------------------
@@ -419,13 +301,3 @@ def _flat(states: dict[str, object]) -> set[object]:
     for state in states.values():
         found |= set(state.values()) if isinstance(state, dict) else {state}
     return found
-
-
-def _with_unmapped(states: dict[str, object]) -> dict[str, object]:
-    """One state for a mapped task whose instances all share it, whether or not they were made."""
-    return {
-        task_id: next(iter(set(state.values())))
-        if isinstance(state, dict) and len(set(state.values())) == 1
-        else state
-        for task_id, state in states.items()
-    }
