@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+from airflow import settings
 from airflow.api.common.trigger_dag import trigger_dag
 from airflow.cli.cli_config import parsedate
 from airflow.dag_processing.processor import DagFileProcessor
@@ -102,7 +103,7 @@ def begin(dag: Any, run_id: str) -> int:
     Airflow's own code decides what is next, runs each task in a fork and calls the callback when all is over;
     only pools and priorities, and the scheduler's waiting, are left out.
     """
-    pid = os.fork()
+    pid = _fork()
     if pid:
         return pid
     signal.alarm(_PATIENCE)
@@ -112,6 +113,14 @@ def begin(dag: Any, run_id: str) -> int:
         logging.exception("%s %s was not driven", dag.dag_id, run_id)
         os._exit(1)
     os._exit(0)
+
+
+def _fork() -> int:
+    """os.fork(), whose child leaves its parent's connections alone: two would read each other's replies."""
+    pid = os.fork()
+    if not pid:
+        settings.engine.dispose(close=False)
+    return pid
 
 
 def over(dag: Any, pid: int) -> None:
@@ -144,7 +153,7 @@ def _drive(dag: Any, run_id: str) -> None:
 
 
 def _start(dag: Any, run_id: str, task_id: str, map_index: int) -> int:
-    pid = os.fork()
+    pid = _fork()
     if pid:
         return pid
     try:
