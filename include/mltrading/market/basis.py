@@ -16,16 +16,12 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from itertools import pairwise
-from statistics import median, median_low
 
 from include.mltrading.market.bars import Bar
-from include.mltrading.market.calendar import new_york_date
+from include.mltrading.market.runs import PLAIN, Run, runs_of, usual_move
 
 SAME = math.log(1.02)  # shared bars that differ by less are on the same basis
 NEARBY = timedelta(days=10)  # so far may the announced date be from the one that the prices show
-_PLAIN = math.log(1.4)  # a smaller ratio is not looked for on other days than its own: it may be news
-_LEVEL_BARS = 3  # bars on either side of a boundary whose level counts
-_SMALLEST_MOVE, _USUAL_MOVE, _WILDEST_MOVE = 0.005, 0.02, 0.1  # of a night; usual where too few are seen
 _DECIDED = 3.25  # by so much (natural logarithm of the odds) the likeliest reading must beat the next
 
 # What a change of basis costs, as the logarithm of how rare it is.
@@ -85,22 +81,6 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Run:
-    """Successive bars of one session that stand on one basis.
-
-    reply, table: logarithms of the level at its start and end, None without bars. apart: logarithm of reply
-    over table in the bars that both hold. shared: their number.
-    """
-
-    start: datetime
-    day: date
-    reply: tuple[float, float] | None
-    table: tuple[float, float] | None
-    apart: float | None
-    shared: int
-
-
-@dataclass(frozen=True)
 class Choice:
     """What one reading says of a known split: the reply's jump at it (None: none seen), and by what stored
     bars before `since` (None: its ex-date) are to be divided in all.
@@ -152,15 +132,16 @@ class Reading:
     def jumps_near(self, split: Known) -> bool:
         """Whether a jump that nothing explains lies around the split's ex-date."""
         return any(
-            split.is_near(later.day) and abs(_move(state, run, later_state, later)) >= _PLAIN
+            split.is_near(later.day) and abs(_move(state, run, later_state, later)) >= PLAIN
             for (run, state), (later, later_state) in pairwise(zip(self.runs, self.states, strict=True))
         )
 
 
 def read(reply: Sequence[Bar], stored: Mapping[datetime, Bar], known: Sequence[Known]) -> Reading:
     """The likeliest basis of each run of `reply` and of the stored bars of its span and around it."""
-    runs = _runs(reply, stored, known)
-    scale = _scale(runs)
+    sizes = [abs(size) for split in known for size in split.sizes if abs(size) >= PLAIN]
+    runs = runs_of(reply, stored, sizes)
+    scale = usual_move(runs)
     states = _first(runs, known)
     for later, run in zip(runs[:0:-1], runs[-2::-1], strict=True):
         crossed = [index for index, split in enumerate(known) if split.between(run.day, later.day)]
@@ -219,72 +200,6 @@ def _is_unsure(index: int, split: Known, ends: Sequence[State], runs: Sequence[R
         costs[key] = min(end.cost, costs.get(key, math.inf))
     ranked = sorted(costs.values())
     return len(ranked) > 1 and ranked[1] - ranked[0] < _DECIDED
-
-
-def _runs(reply: Sequence[Bar], stored: Mapping[datetime, Bar], known: Sequence[Known]) -> list[Run]:
-    theirs = {bar.timestamp: bar for bar in reply}
-    sizes = [abs(size) for split in known for size in split.sizes if abs(size) >= _PLAIN]
-    groups: list[list[datetime]] = []
-    last: Bar | None = None
-    apart: float | None = None
-    for start in sorted({*theirs, *stored}):
-        bar = theirs.get(start)
-        steps = []
-        if bar is not None:
-            steps.append(math.log(bar.open / last.close) if last is not None else 0.0)
-            if start in stored:
-                steps.append(distance(bar, stored[start]) - (0.0 if apart is None else apart))
-                apart = distance(bar, stored[start])
-            last = bar
-        if (
-            not groups
-            or new_york_date(groups[-1][-1]) != new_york_date(start)
-            or any(abs(abs(step) - size) < 0.05 * size for step in steps for size in sizes)
-        ):
-            groups.append([])
-        groups[-1].append(start)
-    runs = []
-    for group in groups:
-        shared = [start for start in group if start in theirs and start in stored]
-        runs.append(
-            Run(
-                group[0],
-                new_york_date(group[0]),
-                _levels([theirs[start] for start in group if start in theirs]),
-                _levels([stored[start] for start in group if start in stored]),
-                median(distance(theirs[start], stored[start]) for start in shared) if shared else None,
-                len(shared),
-            )
-        )
-    return runs
-
-
-def distance(one: Bar, other: Bar) -> float:
-    """Logarithm of the ratio between two bars of one hour."""
-    return median(math.log(a / b) for a, b in zip(one[1:5], other[1:5], strict=True))
-
-
-def _levels(bars: Sequence[Bar]) -> tuple[float, float] | None:
-    if not bars:
-        return None
-    first, last = (
-        median(math.log(price) for bar in some for price in (bar.open, bar.close))
-        for some in (bars[:_LEVEL_BARS], bars[-_LEVEL_BARS:])
-    )
-    return first, last
-
-
-def _scale(runs: Sequence[Run]) -> float:
-    """How far prices usually move from one session to the next."""
-    moves = []
-    for earlier, later in pairwise(runs):
-        for one, other in ((earlier.reply, later.reply), (earlier.table, later.table)):
-            if earlier.day != later.day and one and other:
-                moves.append(abs(other[0] - one[1]))
-                break
-    if len(moves) <= _LEVEL_BARS:
-        return _USUAL_MOVE
-    return min(max(median_low(moves), _SMALLEST_MOVE), _WILDEST_MOVE)
 
 
 def _cost_of_move(move: float, scale: float) -> float:
@@ -353,7 +268,7 @@ def _may_be_near(split: Known, day: date) -> bool:
     return (
         split.applied == 1
         and split.announced is not None
-        and abs(math.log(split.ratio)) >= _PLAIN
+        and abs(math.log(split.ratio)) >= PLAIN
         and split.is_near(day)
     )
 
@@ -390,7 +305,7 @@ def _reply_options(
         near = _may_be_near(split, later.day) and (later.day != run.day or later.day == split.ex_date)
         for size in split.sizes:
             # Only shared bars show a small ratio on another day; a large one shows by both its ends.
-            if (run.apart is None or as_before) and (abs(size) < _PLAIN or abs(move) < abs(size) / 2):
+            if (run.apart is None or as_before) and (abs(size) < PLAIN or abs(move) < abs(size) / 2):
                 continue
             if near:
                 choices = _with(state.choices, index, jump=size)

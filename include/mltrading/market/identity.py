@@ -14,7 +14,7 @@ from statistics import median
 
 from include.mltrading.errors import OtherHistoryError
 from include.mltrading.market.bars import Bar, defect
-from include.mltrading.market.basis import distance
+from include.mltrading.market.runs import distance
 from include.mltrading.market.yahoo import Split
 
 # The vendor's first day of trading may be off by some days; bars from before it count from here on.

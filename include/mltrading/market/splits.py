@@ -18,8 +18,9 @@ from statistics import median
 from include.mltrading.errors import OtherHistoryError
 from include.mltrading.market import basis
 from include.mltrading.market.bars import Bar
-from include.mltrading.market.basis import NEARBY, SAME, Known, Reading, Run, State
+from include.mltrading.market.basis import NEARBY, SAME, Known, Reading, State
 from include.mltrading.market.calendar import sessions_between
+from include.mltrading.market.runs import Run
 from include.mltrading.market.yahoo import Dividend, Split
 
 EVENT, RATIO, TAKEN_BACK = "event", "ratio", "taken back"
