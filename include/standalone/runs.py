@@ -10,13 +10,12 @@ from typing import Any
 
 import psycopg
 
-from include.mltrading.configuration.deployments import DagId
+from include.mltrading.configuration.deployments import COLLECTION as COLLECTION
+from include.mltrading.configuration.deployments import FEATURES as FEATURES
+from include.mltrading.configuration.deployments import LOAD as LOAD
 from include.standalone.stack import Stack
 from include.standalone.state import StandaloneError
 
-LOAD: DagId = "complete-data-and-features-ondemand"
-COLLECTION: DagId = "yahoo-production-data-collection"
-FEATURES: DagId = "feature-engineering-production-subprocess"
 _MINUTES = 30
 
 _RUN = """

@@ -36,8 +36,9 @@ def memory() -> Memory:
 
 
 def disks() -> list[Disk]:
-    """The disks that the product writes to, each once."""
-    folders = [os.environ.get("MLTRADING_STATE_DIR") or str(PROJECT_ROOT), tempfile.gettempdir()]
+    """The disks that the product writes to, or runs on, each once."""
+    state = os.environ.get("MLTRADING_STATE_DIR") or str(PROJECT_ROOT)
+    folders = [state, tempfile.gettempdir(), str(PROJECT_ROOT), "/"]
     found: dict[int, Disk] = {}
     for folder in folders:
         if Path(folder).is_dir():
