@@ -1,7 +1,9 @@
-# MLTrading on Airflow: the commands for a bare machine (Linux, Python 3.11 or 3.12).
+# MLTrading on Airflow: the commands for a bare machine (Linux, Python 3.11 to 3.14).
 # Every target makes the environment .venv/ first, once. Elsewhere: docker compose up.
 
-PYTHON_OF_VENV = .venv/bin/python
+# AIRFLOW=3 after any target: on Airflow 3, in .venv-airflow3/; by itself where Python is too new for 2.11.
+VENV := $(shell AIRFLOW=$(AIRFLOW) include/standalone/setup.sh --folder)
+PYTHON_OF_VENV = $(VENV)/bin/python
 # Tests wait more than they compute. A file stays in one process: tests/conftest.py.
 PARALLEL = -n 2 --no-loadscope-reorder
 .DEFAULT_GOAL = help
@@ -13,7 +15,7 @@ help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-26s %s\n", $$1, $$2 }'
 
 setup: ## Make the environment .venv/ (PYTHON=/path/to/python chooses the interpreter)
-	@include/standalone/setup.sh
+	@AIRFLOW=$(AIRFLOW) include/standalone/setup.sh
 
 demo: setup ## Everything local and offline: load, collect, compute, show (ONCE=1: end by itself; SYMBOLS=100)
 	@$(PYTHON_OF_VENV) -m include.standalone demo $(if $(ONCE),--once) $(if $(SYMBOLS),--symbols $(SYMBOLS))
@@ -37,11 +39,11 @@ test-second-python: setup ## The unit tests on the other supported Python, where
 	@include/standalone/second_python.sh
 
 lint: setup ## Check style, types, configuration and pins; changes nothing
-	@.venv/bin/ruff check .
-	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
 	@$(PYTHON_OF_VENV) -m include.mltrading validate
-	@include/standalone/constraints.sh check
+	@VENV=$(VENV) include/standalone/constraints.sh check
 
 bench: setup ## Measure against the floor, into bench.json (ONLY=engine or airflow: that part)
 	@$(PYTHON_OF_VENV) -m include.standalone bench $(if $(ONLY),--only $(ONLY))
@@ -53,10 +55,10 @@ docs: setup ## Write the generated pages of docs/ anew: commands, configuration,
 	@$(PYTHON_OF_VENV) -m include.reference
 
 constraints: setup ## Compile constraints.txt from the requirements files (UPGRADE=1: newer releases)
-	@include/standalone/constraints.sh write $(if $(UPGRADE),--upgrade)
+	@VENV=$(VENV) include/standalone/constraints.sh write $(if $(UPGRADE),--upgrade)
 
 check-constraints: setup ## Check that constraints.txt is what the requirements files need
-	@include/standalone/constraints.sh check
+	@VENV=$(VENV) include/standalone/constraints.sh check
 
 clean: ## Delete .venv/, all data and secrets of this checkout, and caches
 	@include/standalone/clean.sh

@@ -42,6 +42,6 @@ case $private in
     rmdir /var/lib/mltrading 2>/dev/null || true
     ;;
 esac
-rm -rf "$state" .venv .venv-3.11 .venv-3.12 .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json
+rm -rf "$state" .venv .venv-airflow3 .venv-3.11 .venv-3.12 .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json
 find . -name .git -prune -o -type d -name __pycache__ -exec rm -rf {} +
 echo "clean: done" >&2

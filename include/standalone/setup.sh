@@ -1,7 +1,9 @@
 #!/bin/sh
-# Make the environment .venv/ from the pinned requirements, once; `make setup` and every other target call it.
+# Make an environment from the pinned requirements, once; `make setup` and every other target call it.
 #
-#   setup.sh [FOLDER]   FOLDER: the environment to make (default .venv)
+#   setup.sh [FOLDER]   FOLDER: the environment to make (default .venv, for Airflow 3 .venv-airflow3)
+#   setup.sh --folder   say which that is, and make nothing
+#   AIRFLOW=2 or 3   which Airflow it is for; by itself 3 where no Python for Airflow 2 is found but one for 3
 #   PYTHON=/path/to/python   the interpreter to use instead of searching
 #
 # A second call costs a few milliseconds. It works again when a requirements file changed, the checkout
@@ -10,8 +12,6 @@ set -eu
 # These would reach every Python below; the last one would keep it from storing byte-code.
 unset PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 cd "$(dirname "$0")/../.."
-venv=${1:-.venv}
-stamp=$venv/.complete
 
 say() { echo "setup: $*" >&2; }
 
@@ -23,7 +23,7 @@ fail() {
 # What the environment depends on: the pins, this script, and where the checkout lies (scripts name their
 # interpreter by its full path).
 wanted() {
-    cksum requirements.txt requirements-dev.txt constraints.txt include/standalone/setup.sh
+    cksum "$requirements" requirements-dev.txt "$constraints" include/standalone/setup.sh
     pwd -P
 }
 
@@ -46,27 +46,70 @@ describe() {
 print("%d.%d" % sys.version_info[:2], platform.system(), platform.machine(), sys.executable)' 2>/dev/null || true
 }
 
-supported() {
-    case $1 in
-    "3.11 Linux x86_64 "* | "3.11 Linux aarch64 "* | "3.12 Linux x86_64 "* | "3.12 Linux aarch64 "*) return 0 ;;
+# What Airflow $airflow runs on, the first choice first.
+versions() {
+    case $airflow in
+    3) echo 3.13 3.12 3.14 ;;
+    *) echo 3.12 3.11 ;;
     esac
+}
+
+supported() {
+    for version in $(versions); do
+        case $1 in
+        "$version Linux x86_64 "* | "$version Linux aarch64 "*) return 0 ;;
+        esac
+    done
     return 1
 }
 
+# Set python to an interpreter, and found to what was there instead.
 find_python() {
-    found=
-    for candidate in ${PYTHON:-python3.12 python3.11 python3}; do
+    python= found=
+    for candidate in ${PYTHON:-$(candidates)}; do
         description=$(describe "$candidate")
         [ -n "$description" ] || continue
         if supported "$description"; then
-            echo "${description#* * * }"
+            python=${description#* * * }
             return
         fi
         found="${found:+$found, }$candidate is Python ${description% *}"
     done
-    fail "needs Python 3.11 or 3.12 on Linux x86_64 or aarch64; found: ${found:-no Python that runs}." \
-        "Install python3.12 with your system's package manager, or use Docker: docker compose up"
+    return 1
 }
+
+# Those of pyenv are in PATH only where they are switched on.
+candidates() {
+    for version in $(versions); do echo "python$version"; done
+    echo python3
+    for version in $(versions); do
+        for candidate in "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/"python$version"; do
+            [ -x "$candidate" ] && echo "$candidate"
+        done
+    done
+}
+
+choose_airflow() {
+    airflow=${AIRFLOW:-2}
+    [ -z "${AIRFLOW:-}" ] || return 0
+    [ ! -f .venv/.complete ] || return 0
+    find_python && return
+    airflow=3
+    find_python || airflow=2
+}
+
+choose_airflow
+case $airflow in
+2) requirements=requirements.txt constraints=constraints.txt folder=.venv ;;
+3) requirements=requirements-airflow3.txt constraints=constraints-airflow3.txt folder=.venv-airflow3 ;;
+*) fail "AIRFLOW=$airflow: give 2 or 3" ;;
+esac
+if [ "${1:-}" = --folder ]; then
+    echo "$folder"
+    exit
+fi
+venv=${1:-$folder}
+stamp=$venv/.complete
 
 if complete; then
     exit 0
@@ -93,7 +136,10 @@ reusable() {
 if reusable; then
     python=$("$venv/bin/python" -c 'import sys; print(sys._base_executable)')
 else
-    python=$(find_python)
+    find_python ||
+        fail "Airflow $airflow needs Python $(versions | sed 's/ / or /g') on Linux x86_64 or aarch64;" \
+            "found: ${found:-no Python that runs}. Install one with your system's package manager, or use" \
+            "Docker: docker compose up"
 fi
 . include/standalone/uv_settings.sh
 uv_settings "$python"
@@ -127,9 +173,9 @@ else
     uv=$venv/bin/uv
 fi
 
-say "installing $(grep -c '^[A-Za-z0-9]' constraints.txt) packages and compiling them (one to three minutes)"
+say "installing $(grep -c '^[A-Za-z0-9]' "$constraints") packages and compiling them (one to three minutes)"
 "$uv" pip install --quiet --python "$venv/bin/python" --compile-bytecode \
-    -r requirements.txt -r requirements-dev.txt -c constraints.txt ||
+    -r "$requirements" -r requirements-dev.txt -c "$constraints" ||
     fail "the installation failed (see above): is the package index reachable? Run it again to go on"
 
 wanted >"$venv/.complete.new"
