@@ -25,6 +25,7 @@ import json
 
 from airflow.providers.common.compat.sdk import DAG, TriggerRule
 
+from include.mltrading.airflow.compat import task_lateness
 from include.mltrading.airflow.deployment import dag_arguments, timetable
 from include.mltrading.airflow.operator import MarketOperator, for_each_batch
 from include.mltrading.airflow.params import load_params, refuse_bad_input, symbols_param
@@ -54,7 +55,7 @@ with DAG(
         symbols=plan_symbols.output,
         counts="collect_symbol",
         trigger_rule=TriggerRule.ALL_DONE,
-        sla=deployments.sla(DAG_ID),
+        **task_lateness(deployments.sla(DAG_ID)),
     )
     compute_features = for_each_batch(
         "compute_features", plan_symbols.output, pool="market_db", minutes=9 + settings.symbols_per_task
@@ -64,7 +65,7 @@ with DAG(
         symbols=plan_symbols.output,
         counts="compute_features",
         trigger_rule=TriggerRule.ALL_DONE,
-        sla=deployments.sla(DAG_ID),
+        **task_lateness(deployments.sla(DAG_ID)),
     )
     verify_pipeline = MarketOperator(task_id="verify_pipeline", symbols=plan_symbols.output, retries=0)
 

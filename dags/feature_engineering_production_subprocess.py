@@ -24,6 +24,7 @@ from datetime import timedelta
 
 from airflow.providers.common.compat.sdk import DAG, TriggerRule
 
+from include.mltrading.airflow.compat import task_lateness
 from include.mltrading.airflow.deployment import dag_arguments, timetable
 from include.mltrading.airflow.gate import CollectionGate
 from include.mltrading.airflow.operator import MarketOperator, for_each_batch
@@ -51,7 +52,7 @@ with DAG(
         pre_execute=refuse_bad_input,
         external_dag_id=COLLECTION_DAG_ID,
         external_task_id="publish_bars",
-        collection_timetable=timetable(deployments, COLLECTION_DAG_ID),
+        collection_schedule=deployments.schedule(COLLECTION_DAG_ID),
         missing_run=timedelta(minutes=pipeline.gate_missing_run_minutes),
         skipped_states=["skipped"],
         failed_states=["failed", "upstream_failed"],
@@ -71,7 +72,7 @@ with DAG(
         symbols=universe,
         counts="compute_features",
         trigger_rule=TriggerRule.ALL_DONE,
-        sla=deployments.sla(DAG_ID),
+        **task_lateness(deployments.sla(DAG_ID)),
     )
     verify_features = MarketOperator(task_id="verify_features", symbols=universe, retries=0)
 

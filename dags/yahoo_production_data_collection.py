@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from airflow.providers.common.compat.sdk import DAG, TriggerRule
 
+from include.mltrading.airflow.compat import task_lateness
 from include.mltrading.airflow.deployment import dag_arguments, timetable
 from include.mltrading.airflow.operator import MarketOperator, for_each_batch
 from include.mltrading.airflow.params import data_period_param, refuse_bad_input, symbols_param
@@ -53,7 +54,7 @@ with DAG(
         symbols=universe,
         counts="collect_symbol",
         trigger_rule=TriggerRule.ALL_DONE,
-        sla=deployments.sla(DAG_ID),
+        **task_lateness(deployments.sla(DAG_ID)),
     )
     verify_bars = MarketOperator(task_id="verify_bars", symbols=universe, retries=0)
 

@@ -1,31 +1,47 @@
-"""Puts the page of include/mltrading/airflow/monitor_page.py into the menu of Airflow 2.11."""
+"""Puts the pages of the market monitor into Airflow's menu, and on Airflow 3 into the tabs of the DAGs."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import airflow
 from airflow.plugins_manager import AirflowPlugin
 
+AIRFLOW_2 = airflow.__version__.startswith("2.")
+MENU_ITEM = "Market Monitor"
+# In the menu's group of pages, and beside a DAG's own tabs.
+PLACES = (
+    {"destination": "nav", "category": "browse", "url_route": "market-monitor"},
+    {"destination": "dag", "url_route": "market-monitor-of-dag"},
+)
+
 
 class MarketMonitorPlugin(AirflowPlugin):
-    """On Airflow 3, which has no such pages, it adds nothing."""
+    """Its properties are read by the web server only: tasks, which load plugins too, do not pay for them."""
 
     name = "mltrading_market_monitor"
 
-    # Read by the web server only: a task's process, which loads plugins too, does not pay for Flask.
-    @property
-    def flask_blueprints(self) -> list[Any]:
-        if not airflow.__version__.startswith("2."):
-            return []
-        from include.mltrading.airflow.monitor_page import blueprint
+    if AIRFLOW_2:
 
-        return [blueprint]
+        @property
+        def flask_blueprints(self) -> list[Any]:
+            from include.mltrading.airflow.airflow2.monitor import blueprint
 
-    @property
-    def appbuilder_views(self) -> list[Any]:
-        if not airflow.__version__.startswith("2."):
-            return []
-        from include.mltrading.airflow.monitor_page import MENU_ITEM, MarketMonitor
+            return [blueprint]
 
-        return [{"name": MENU_ITEM, "view": MarketMonitor()}]
+        @property
+        def appbuilder_views(self) -> list[Any]:
+            from include.mltrading.airflow.airflow2.monitor import MarketMonitor
+
+            return [{"name": MENU_ITEM, "view": MarketMonitor()}]
+
+    else:
+        external_views: ClassVar = [
+            {"name": MENU_ITEM, "href": "/market_monitor/", **place} for place in PLACES
+        ]
+
+        @property
+        def fastapi_apps(self) -> list[Any]:
+            from include.mltrading.airflow.airflow3.monitor import app
+
+            return [{"app": app, "url_prefix": "/market_monitor", "name": MENU_ITEM}]

@@ -1,4 +1,4 @@
-"""Puts the check of include/mltrading/airflow/trigger_guard.py before Airflow 2.11's trigger form."""
+"""Puts the project's check of what is typed before Airflow's trigger form and its REST API."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from typing import Any
 import airflow
 from airflow.plugins_manager import AirflowPlugin
 
+AIRFLOW_2 = airflow.__version__.startswith("2.")
+
 
 class TriggerGuardPlugin(AirflowPlugin):
-    """On Airflow 3, which has another form, it adds nothing."""
+    """Its properties are read by the web server only: tasks, which load plugins too, do not pay for them."""
 
     name = "mltrading_trigger_guard"
 
-    # Read by the web server only: a task's process, which loads plugins too, does not pay for Flask.
-    @property
-    def flask_blueprints(self) -> list[Any]:
-        if not airflow.__version__.startswith("2."):
-            return []
-        from include.mltrading.airflow.trigger_guard import blueprint
+    if AIRFLOW_2:
 
-        return [blueprint]
+        @property
+        def flask_blueprints(self) -> list[Any]:
+            from include.mltrading.airflow.airflow2.trigger_guard import blueprint
+
+            return [blueprint]
+
+    else:
+
+        @property
+        def fastapi_root_middlewares(self) -> list[Any]:
+            from include.mltrading.airflow.airflow3.trigger_guard import TriggerGuard
+
+            return [{"middleware": TriggerGuard, "args": [], "kwargs": {}, "name": self.name}]

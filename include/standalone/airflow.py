@@ -32,7 +32,9 @@ from include.standalone.state import (
     write_private,
 )
 
-METADATA_DATABASE = "airflow"
+MAJOR = int(importlib.metadata.version("apache-airflow").partition(".")[0])
+# Each major has its own tables, settings file and logs: an older one cannot read what a newer one wrote.
+METADATA_DATABASE = "airflow" if MAJOR == 2 else f"airflow{MAJOR}"
 MARKET_DATABASE = "mltrading"
 # The market role's share of the server's connections.
 MARKET_CONNECTION_LIMIT = 25
@@ -46,10 +48,19 @@ _TUNING = {
     "AIRFLOW__CORE__PARALLELISM": "8",
     # One task a second is the limit at the default of 1 s.
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
-    # Each finished task would otherwise do a little scheduling of its own, at 1.4 times the wall time.
-    "AIRFLOW__SCHEDULER__SCHEDULE_AFTER_TASK_EXECUTION": "False",
     # After a power cut the tasks that were running start again within 40 s instead of 320 s.
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    # The default looks the machine's name up in DNS, which can hang on a laptop without a network.
+    "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
+    # Airflow warns at every start about what its next major removes inside its own providers.
+    "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore::FutureWarning,ignore::UserWarning",
+    # Process titles written over /proc/PID/environ would hide the mark by which Stack knows its own.
+    "SPT_NOENV": "1",
+}
+_TUNING_2 = {
+    # Each finished task would otherwise do a little scheduling of its own, at 1.4 times the wall time.
+    "AIRFLOW__SCHEDULER__SCHEDULE_AFTER_TASK_EXECUTION": "False",
     "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "30",
     # Three small files: parsed twice a minute, and missed SLAs are looked for at the same pace.
     "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "30",
@@ -62,15 +73,13 @@ _TUNING = {
     # gunicorn would open a control socket in the home folder, the same for every installation.
     "GUNICORN_CMD_ARGS": "--no-control-socket",
     "AIRFLOW__WEBSERVER__INSTANCE_NAME": "MLTrading",
-    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
-    # The default looks the machine's name up in DNS, which can hang on a laptop without a network.
-    "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-    # Airflow 2.11 warns at every start about what Airflow 3 removes inside its own providers.
-    "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore::FutureWarning,ignore::UserWarning",
-    # Process titles written over /proc/PID/environ would hide the mark by which Stack knows its own.
-    "SPT_NOENV": "1",
+}
+_TUNING_3 = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+    "AIRFLOW__API__INSTANCE_NAME": "MLTrading",
 }
 
 
@@ -85,7 +94,7 @@ def airflow_environment(
 
     market_database: name of the database on the embedded server, unless MLTRADING_DATABASE_URL is set.
     """
-    home = make_folder(state / "airflow", 0o700)
+    home = airflow_home(state)
     port = web_port(state)
     market_url = foreign_database_url(postgres) or postgres.url(market_database)
     metadata_url = postgres.url(metadata_database).replace("postgresql://", "postgresql+psycopg2://", 1)
@@ -99,13 +108,7 @@ def airflow_environment(
         "AIRFLOW__CORE__FERNET_KEY": secret(home / "fernet_key") + "=",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata_url,
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
-        "AIRFLOW__LOGGING__DAG_PROCESSOR_MANAGER_LOG_LOCATION": str(home / "logs" / "dag_processor.log"),
-        "AIRFLOW__SCHEDULER__CHILD_PROCESS_LOG_DIRECTORY": str(home / "logs" / "scheduler"),
-        "AIRFLOW__WEBSERVER__CONFIG_FILE": str(home / "webserver_config.py"),
-        "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
-        "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(port),
-        "AIRFLOW__WEBSERVER__BASE_URL": f"http://127.0.0.1:{port}",
-        "AIRFLOW__WEBSERVER__SECRET_KEY": secret(home / "secret_key"),
+        **(_servers_of_2(home, port) if MAJOR == 2 else _servers_of_3(home, port)),
         "AIRFLOW_CONN_MLTRADING_DB": _connection(market_url),
         "MLTRADING_DATABASE_URL": market_url,
         "MLTRADING_STATE_DIR": str(state),
@@ -116,7 +119,44 @@ def airflow_environment(
         "NO_PROXY": _no_proxy("NO_PROXY"),
         "no_proxy": _no_proxy("no_proxy"),
     }
-    return {**_TUNING, **os.environ, **fixed}
+    return {**_TUNING, **(_TUNING_2 if MAJOR == 2 else _TUNING_3), **os.environ, **fixed}
+
+
+def _servers_of_2(home: Path, port: int) -> dict[str, str]:
+    return {
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_MANAGER_LOG_LOCATION": str(home / "logs" / "dag_processor.log"),
+        "AIRFLOW__SCHEDULER__CHILD_PROCESS_LOG_DIRECTORY": str(home / "logs" / "scheduler"),
+        "AIRFLOW__WEBSERVER__CONFIG_FILE": str(home / "webserver_config.py"),
+        "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+        "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(port),
+        "AIRFLOW__WEBSERVER__BASE_URL": web_url(port),
+        "AIRFLOW__WEBSERVER__SECRET_KEY": secret(home / "secret_key"),
+    }
+
+
+def _servers_of_3(home: Path, port: int) -> dict[str, str]:
+    return {
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(home / "logs" / "dag_processor"),
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{web_url(port)}/execution/",
+        "AIRFLOW__FAB__CONFIG_FILE": str(home / "webserver_config.py"),
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": web_url(port),
+        "AIRFLOW__API__SECRET_KEY": secret(home / "secret_key"),
+        # HMAC with SHA-512 wants at least 64 bytes.
+        "AIRFLOW__API_AUTH__JWT_SECRET": secret(home / "jwt_secret", length=64),
+    }
+
+
+def web_url(port: int) -> str:
+    """Where the web server, on Airflow 3 the API server, answers."""
+    return f"http://127.0.0.1:{port}"
+
+
+def airflow_home(state: Path) -> Path:
+    """Airflow's home in the state folder; made where it is missing."""
+    return make_folder(state / METADATA_DATABASE, 0o700)
 
 
 def ensure_databases(
@@ -153,7 +193,7 @@ def foreign_database_url(postgres: EmbeddedPostgres) -> str | None:
 
 def web_port(state: Path) -> int:
     """The web server's port: 8080 when free at the first call, stored from then on."""
-    record = make_folder(state / "airflow", 0o700) / "web_port"
+    record = airflow_home(state) / "web_port"
     if not record.exists():
         write_private(record, str(free_port(8080)))
     return int(record.read_text())
@@ -165,12 +205,12 @@ def vacate_web_port(state: Path, report: Callable[[str], None] = print) -> None:
     if not port_is_free(port):
         other = free_port()
         report(f"port {port} is taken by {processes.holder_of_port(port)}: the web server moves to {other}")
-        write_private(state / "airflow" / "web_port", str(other))
+        write_private(airflow_home(state) / "web_port", str(other))
 
 
 def admin_password(state: Path) -> str:
     """The password of the administrator `admin`, generated once per installation."""
-    return secret(make_folder(state / "airflow", 0o700) / "admin_password", length=12)
+    return secret(airflow_home(state) / "admin_password", length=12)
 
 
 def prepare_airflow(env: Mapping[str, str], report: Callable[[str], None] = print) -> None:

@@ -11,10 +11,8 @@ import argparse
 import json
 from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import psycopg
-from croniter import croniter
 
 from include.mltrading.configuration.deployments import DagId, load_deployments
 from include.mltrading.configuration.settings import Settings
@@ -35,7 +33,7 @@ from include.standalone.runs import (
 )
 from include.standalone.stack import Stack
 
-MARKET_DATABASE, METADATA_DATABASE = "mltrading_demo", "airflow_demo"
+MARKET_DATABASE, METADATA_DATABASE = "mltrading_demo", f"{airflow.METADATA_DATABASE}_demo"
 # The simulator bears more than Yahoo does.
 REQUESTS_PER_SECOND = "20"
 
@@ -53,9 +51,8 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"--symbols {options.symbols}: give 1 to {len(universe)}, the symbols file's number")
     with Stack(market_database=MARKET_DATABASE, metadata_database=METADATA_DATABASE, report=say) as stack:
         start_everything(stack, universe[: options.symbols])
-        address = stack.environment["AIRFLOW__WEBSERVER__BASE_URL"]
         password = airflow.admin_password(stack.state)
-        say(f"The Airflow UI is at {address} (user {airflow.ADMIN}, password {password})\n")
+        say(f"The Airflow UI is at {stack.web_url} (user {airflow.ADMIN}, password {password})\n")
         runs = _run_pipeline(stack)
         _tell(stack, runs)
         if not options.once:
@@ -77,10 +74,10 @@ def start_everything(stack: Stack, simulated: list[str] | None) -> None:
         stack.export("MLTRADING_SYMBOLS_FILE", str(symbols_file))
     with step("migrating the market database"):
         stack.run("-m", "include.mltrading", "migrate")
-    with step("starting Airflow's scheduler"):
-        stack.start_scheduler()
     with step("starting Airflow's web server"):
         stack.start_webserver()
+    with step("starting Airflow's scheduler"):
+        stack.start_scheduler()
     with connect_metadata(stack) as metadata, step("waiting for the DAGs"):
         until(stack, "the scheduler to parse the DAGs", lambda: parsed(metadata))
 
@@ -88,7 +85,7 @@ def start_everything(stack: Stack, simulated: list[str] | None) -> None:
 def tell_addresses(stack: Stack) -> None:
     """Print where to look, and with which password."""
     say(
-        f"\nAirflow UI   {stack.environment['AIRFLOW__WEBSERVER__BASE_URL']}\n"
+        f"\nAirflow UI   {stack.web_url}\n"
         f"             user {airflow.ADMIN}, password {airflow.admin_password(stack.state)}\n"
         f"PostgreSQL   psql '{stack.environment['MLTRADING_DATABASE_URL']}'"
     )
@@ -115,17 +112,11 @@ def _ticks_belong_together() -> bool:
     Between a collection's tick and the features' five minutes later a newly started scheduler creates
     runs of two different hours; the gate would skip, rightly, what nobody collected.
     """
-    collection, features = _latest_tick(COLLECTION), _latest_tick(FEATURES)
+    deployments, now = load_deployments(), datetime.now(UTC)
+    collection, features = (deployments.schedule(dag_id).tick_until(now) for dag_id in (COLLECTION, FEATURES))
     if features < collection:
         say_over(f"waiting for the next features tick, a few minutes after {collection:%H:%M} UTC")
     return features >= collection
-
-
-def _latest_tick(dag_id: DagId) -> datetime:
-    schedule = load_deployments(Settings.from_environment().deployments_file).schedule(dag_id)
-    now = datetime.now(ZoneInfo(schedule.timezone))
-    tick: datetime = croniter(schedule.cron or "", now).get_prev(datetime)
-    return tick.astimezone(UTC)
 
 
 def _follow(stack: Stack, metadata: psycopg.Connection[Any], dag_id: DagId, **of: str) -> DagRun:

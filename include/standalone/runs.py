@@ -13,6 +13,7 @@ import psycopg
 from include.mltrading.configuration.deployments import COLLECTION as COLLECTION
 from include.mltrading.configuration.deployments import FEATURES as FEATURES
 from include.mltrading.configuration.deployments import LOAD as LOAD
+from include.standalone.airflow import MAJOR
 from include.standalone.stack import Stack
 from include.standalone.state import StandaloneError
 
@@ -22,8 +23,8 @@ _RUN = """
 SELECT run_id, state, data_interval_end, start_date, end_date
 FROM dag_run
 WHERE dag_id = %s AND (run_id = %s OR %s::text IS NULL) AND (run_type = %s OR %s::text IS NULL)
-ORDER BY execution_date DESC LIMIT 1
-"""
+ORDER BY {order} DESC LIMIT 1
+""".format(order="execution_date" if MAJOR == 2 else "run_after")
 # A mapped task stands once, with map index -1, until it is known how many instances it has.
 _TASKS = """
 SELECT task_id, count(*),

@@ -49,6 +49,9 @@ Found = TypeVar("Found")
 
 MARK = "MLTRADING_STACK"
 _TAIL_LINES = 15
+_WEB_SERVER, _HEALTH = (
+    ("webserver", "/health") if airflow.MAJOR == 2 else ("api-server", "/api/v2/monitor/health")
+)
 
 
 class Stopped(BaseException):
@@ -218,26 +221,34 @@ class Stack:
         return found.group()
 
     def start_scheduler(self) -> None:
-        """Start Airflow's scheduler and wait for its first heartbeat."""
+        """Start Airflow's scheduler and wait for its first heartbeat; on Airflow 3 what belongs to it too."""
         metadata = self.postgres.url(self.metadata_database)
         with psycopg.connect(metadata, autocommit=True) as connection:
             newest = "SELECT coalesce(max(id), 0) FROM job WHERE job_type = 'SchedulerJob'"
             before = connection.execute(newest).fetchone()
             # The UI reads task logs from the disk; the log server would listen on all interfaces.
             self.start("scheduler", [sys.executable, "-m", "airflow", "scheduler", "--skip-serve-logs"])
+            if airflow.MAJOR > 2:
+                self.start("dag-processor", [sys.executable, "-m", "airflow", "dag-processor"])
+                self.start("triggerer", [sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs"])
             self._until(
                 "the scheduler's first heartbeat", 60, lambda: connection.execute(newest).fetchone() != before
             )
 
     def start_webserver(self) -> str:
-        """Start Airflow's web server and wait until it answers; its URL."""
+        """Start Airflow's web server, which Airflow 3's tasks need, and wait until it answers; its URL."""
         # Their names hold the pid of a server that was killed; a new one would refuse to start.
-        for left_over in (self.state / "airflow").glob("airflow-webserver*.pid"):
+        for left_over in airflow.airflow_home(self.state).glob("airflow-webserver*.pid"):
             left_over.unlink()
-        port = int(self.environment["AIRFLOW__WEBSERVER__WEB_SERVER_PORT"])
-        self.start("webserver", [sys.executable, "-m", "airflow", "webserver"])
+        port = airflow.web_port(self.state)
+        self.start("webserver", [sys.executable, "-m", "airflow", _WEB_SERVER])
         self._until("the web server's answer", 120, lambda: _healthy(port))
-        return self.environment["AIRFLOW__WEBSERVER__BASE_URL"]
+        return self.web_url
+
+    @property
+    def web_url(self) -> str:
+        """Where the web server answers, once it has been started."""
+        return airflow.web_url(airflow.web_port(self.state))
 
     def airflow(self, *arguments: str) -> str:
         """Run an Airflow command, `stack.airflow("dags", "list")`; its standard output.
@@ -366,6 +377,6 @@ def _healthy(port: int) -> bool:
         suppress(OSError, http.client.HTTPException),
         closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection,
     ):
-        connection.request("GET", "/health")
+        connection.request("GET", _HEALTH)
         return connection.getresponse().status == 200
     return False

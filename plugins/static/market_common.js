@@ -28,6 +28,7 @@ export function put(parent, ...contents) {
 export function link(text, href, title) {
   const made = element("a", text);
   made.href = href;
+  if (href.startsWith("log?")) made.target = "_top"; // Airflow 3 shows the page in a frame
   if (title) made.title = title;
   return made;
 }
@@ -75,15 +76,15 @@ const LABELS = {
 };
 export const label = (text, kind = text) => element("span", text, `label label-${LABELS[kind] ?? "default"}`);
 
-export const gridUrl = (dagId, runId) =>
-  `../dags/${encodeURIComponent(dagId)}/grid${runId ? `?dag_run_id=${encodeURIComponent(runId)}` : ""}`;
+/* Where Airflow shows a run or a symbol's log differs between its majors: the server sends on to there. */
+export const runUrl = (dagId, runId) => `log?${new URLSearchParams({ dag_id: dagId, run_id: runId ?? "" })}`;
 export const logUrl = (of) => `log?${new URLSearchParams({ dag_id: of.dag_id, run_id: of.run_id, step: of.step, symbol: of.symbol })}`;
 export const symbolUrl = (symbol) => `symbol?symbol=${encodeURIComponent(symbol)}`;
 
 /* The answer as data; its status in `ok`. Throws when nobody answers; after a log-out it goes to the login. */
 export async function ask(address) {
   const response = await fetch(address, { headers: { Accept: "application/json" }, cache: "no-store" });
-  if (response.redirected) {
+  if (response.redirected || response.status === 401) {
     window.location.reload();
     return new Promise(() => {});
   }

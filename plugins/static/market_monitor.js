@@ -1,7 +1,7 @@
 /* The monitor: asks for each part of the snapshot at its own pace and draws it. */
 
 import {
-  ask, at, bytes, cell, duration, element, gridUrl, label, link, logUrl, number, numberCell, put, row, sentence,
+  ask, at, bytes, cell, duration, element, runUrl, label, link, logUrl, number, numberCell, put, row, sentence,
   share, symbolUrl, time,
 } from "./market_common.js";
 import { SortedTable } from "./market_table.js";
@@ -53,14 +53,14 @@ const costs = new SortedTable(
 
 function pipelineRows(pipeline) {
   const { airflow, last_run: run } = pipeline;
-  const name = link(pipeline.display_name, gridUrl(pipeline.dag_id, run?.run_id ?? airflow?.run_id), run?.run_id);
+  const name = link(pipeline.display_name, runUrl(pipeline.dag_id, run?.run_id ?? airflow?.run_id), run?.run_id);
   const state = element("span");
   // Airflow knows of runs that never got to a symbol: a gate that gave up, a day without a session.
   const newer = airflow?.run_id && (!run || (airflow.run_id !== run.run_id && airflow.tick > run.tick));
   const shown = newer || airflow?.run_id === run?.run_id ? airflow?.state : run?.state;
   state.append(shown ? label(shown) : "");
   if (airflow?.paused) state.append(" ", label("paused", "late"));
-  if (newer) state.append(" ", link(`run of ${time(airflow.tick)}`, gridUrl(pipeline.dag_id, airflow.run_id)));
+  if (newer) state.append(" ", link(`run of ${time(airflow.tick)}`, runUrl(pipeline.dag_id, airflow.run_id)));
   const success = (of) => {
     const made = cell(of.runs ? `${share(of.share)} (${of.runs_ok}/${of.runs})` : null, "mm-number");
     made.title = `${number(of.symbols_ok)} of ${number(of.symbols)} symbols served, ${of.runs_ok} of ${of.runs} runs without a failure`;
@@ -108,7 +108,7 @@ function chart(timing) {
   timing.runs.forEach((run, index) => {
     const seconds = run.seconds ?? 0;
     const kind = run.state === "failed" ? "failed" : seconds > timing.limit_seconds ? "late" : "ok";
-    const anchor = drawn("a", { href: gridUrl(timing.dag_id, run.run_id) });
+    const anchor = drawn("a", { href: runUrl(timing.dag_id, run.run_id), target: "_top" });
     const bar = drawn("rect", {
       x: 2 + index * 10.6, width: 8, y: Math.min(y(seconds), floor - 2), height: Math.max(floor - y(seconds), 2), class: `mm-bar-${kind}`,
     });
@@ -233,7 +233,7 @@ const DRAW = {
     }));
     const alerts = data.alerts.map((alert) => row(
       cell(label(alert.severity)),
-      cell(alert.dag_id ? link(alert.subject, gridUrl(alert.dag_id, alert.run_id)) : alert.subject),
+      cell(alert.dag_id ? link(alert.subject, runUrl(alert.dag_id, alert.run_id)) : alert.subject),
       cell(time(alert.opened_at)),
     ));
     at("mm-alerts-shown").textContent = alerts.length < data.alerts_open ? `the first ${alerts.length} of ${number(data.alerts_open)}` : "";

@@ -1,6 +1,6 @@
 /* One symbol: candles with bands and averages, volume, RSI, MACD, and the bars to look at. */
 
-import { ask, at, bytes, cell, duration, element, gridUrl, label, link, logUrl, number, numberCell, row, sentence, time } from "./market_common.js";
+import { ask, at, bytes, cell, duration, element, runUrl, label, link, logUrl, number, numberCell, row, sentence, time } from "./market_common.js";
 
 const { LightweightCharts: charts } = window;
 const asked = new URLSearchParams(window.location.search);
@@ -111,7 +111,7 @@ function tables(data) {
     ...(marks.length ? marks.map((mark) => row(cell(time(iso(mark.timestamp))), cell(mark.what), cell(mark.text))) : [row(none)]),
   );
   at("ms-tries").tBodies[0].replaceChildren(...data.tries.map((one) => row(
-    cell(link(time(one.tick), gridUrl(one.dag_id, one.run_id), `${one.dag_id} ${one.run_id}`)),
+    cell(link(time(one.tick), runUrl(one.dag_id, one.run_id), `${one.dag_id} ${one.run_id}`)),
     cell(link(one.number > 1 ? `${one.step} (try ${one.number})` : one.step, logUrl({ ...one, symbol: data.symbol }))),
     cell(time(one.started_at)), cell(label(one.status)), cell(duration(one.seconds), "mm-number"), numberCell(one.cpu_seconds, 2),
     cell(bytes(one.peak_memory_bytes), "mm-number"), numberCell(one.rows_written), cell(one.error, "mm-wrap"),

@@ -13,15 +13,25 @@ from typing import Any
 
 import pytest
 import yaml
-from airflow.exceptions import AirflowFailException
-from airflow.models import DagBag, TaskInstance
-from airflow.models.mappedoperator import MappedOperator
+from airflow.models import TaskInstance
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
-from airflow.serialization.serialized_objects import SerializedDAG
+from airflow_lanes import (
+    MappedOperator,
+    before_work,
+    limit_of,
+    load_dags,
+    mapped_over,
+    on_2,
+    on_3,
+    schedule_of,
+    stored,
+)
 from jinja2 import Environment
 
-from include.mltrading.airflow import alerts, late_runs
+from include.mltrading.airflow import alerts
 from include.mltrading.configuration.airflow_settings import load_settings
+from include.mltrading.configuration.deployments import load_deployments
 from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.mltrading.configuration.symbols import read_symbols_file
 from include.mltrading.operations.validate import POOLS
@@ -39,13 +49,9 @@ TASKS = {
 }  # fmt: skip
 
 
-def load() -> DagBag:
-    return DagBag(PROJECT_ROOT / "dags", include_examples=False, safe_mode=False)
-
-
 @pytest.fixture(scope="module")
 def dags() -> dict[str, Any]:
-    bag = load()
+    bag = load_dags()
     assert bag.import_errors == {}
     return dict(bag.dags)
 
@@ -60,7 +66,7 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callab
         path = tmp_path / "deployments.yaml"
         path.write_text(yaml.safe_dump(content))
         monkeypatch.setenv("MLTRADING_DEPLOYMENTS_FILE", str(path))
-        bag = load()
+        bag = load_dags()
         assert bag.import_errors == {}
         return dict(bag.dags)
 
@@ -94,8 +100,29 @@ def test_every_dag_keeps_the_rules_of_the_house(dags: dict[str, Any]) -> None:
 
 def test_people_are_told_of_every_dag(dags: dict[str, Any]) -> None:
     for dag in dags.values():
-        told_by = (dag.on_success_callback, dag.on_failure_callback, dag.sla_miss_callback)
-        assert told_by == (alerts.on_success, alerts.on_failure, late_runs.on_sla_miss)
+        assert dag.on_success_callback == alerts.on_success
+        assert dag.on_failure_callback == alerts.on_failure
+
+
+@on_2
+def test_missed_slas_are_told(dags: dict[str, Any]) -> None:
+    from include.mltrading.airflow.airflow2.missed_ticks import on_sla_miss
+
+    assert {dag.sla_miss_callback for dag in dags.values()} == {on_sla_miss}
+
+
+@on_3
+def test_a_run_that_takes_too_long_has_a_deadline(dags: dict[str, Any]) -> None:
+    deadlines = {dag_id: deadline for dag_id, dag in dags.items() for deadline in dag.deadline}
+    assert {dag_id: it.interval for dag_id, it in deadlines.items()} == {
+        COLLECTION: timedelta(minutes=12),
+        FEATURES: timedelta(minutes=15),
+        LOAD: timedelta(minutes=45),
+    }
+    for deadline in deadlines.values():
+        # Airflow's own reference makes it impossible to clear a run that is not over.
+        assert deadline.reference.reference_name == "WhenQueued"
+        assert deadline.callback.path == "include.mltrading.airflow.airflow3.deadlines.on_deadline"
 
 
 def test_every_param_explains_itself(dags: dict[str, Any]) -> None:
@@ -118,8 +145,8 @@ NOW = datetime.now(UTC)
 def begin(dag: Any, conf: Any, logical_date: datetime = NOW) -> None:
     """What the first task of a run does before its work."""
     [first] = dag.roots
-    run = SimpleNamespace(conf=conf, logical_date=logical_date)
-    first.pre_execute({"dag": dag, "dag_run": run, "outlet_events": {}})
+    run = SimpleNamespace(conf=conf, logical_date=logical_date, run_type="manual")
+    before_work(first, {"dag": dag, "dag_run": run, "outlet_events": {}})
 
 
 @pytest.mark.parametrize(
@@ -178,7 +205,7 @@ def test_a_run_with_good_params_or_none_begins(dags: dict[str, Any]) -> None:
 
 def test_every_dag_can_be_stored_by_the_scheduler(dags: dict[str, Any]) -> None:
     for dag in dags.values():
-        assert SerializedDAG.from_dict(SerializedDAG.to_dict(dag)).dag_id == dag.dag_id
+        assert stored(dag).dag_id == dag.dag_id
 
 
 def test_a_task_per_symbol_is_mapped_and_named_after_it(dags: dict[str, Any]) -> None:
@@ -187,7 +214,7 @@ def test_a_task_per_symbol_is_mapped_and_named_after_it(dags: dict[str, Any]) ->
         task = dags[dag_id].get_task(task_id)
         assert isinstance(task, MappedOperator)
         # Known when the file is read: backfill deadlocks on a task that is mapped over a result.
-        assert task.get_parse_time_mapped_ti_count() == len(universe)
+        assert mapped_over(task) == len(universe)
         assert label_of(task, ["AAPL"]) == "AAPL"
 
 
@@ -199,7 +226,7 @@ def label_of(task: MappedOperator, symbols: list[str]) -> str:
 
 def test_the_name_of_a_task_of_many_symbols_fits_into_airflows_column(dags: dict[str, Any]) -> None:
     task = dags[COLLECTION].get_task("collect_symbol")
-    room = TaskInstance.rendered_map_index.type.length
+    room = TaskInstance.__table__.c.rendered_map_index.type.length
     universe = read_symbols_file(Settings().symbols_file)
     assert len(", ".join(universe)) > room
     assert len(label_of(task, universe)) == room
@@ -208,9 +235,9 @@ def test_the_name_of_a_task_of_many_symbols_fits_into_airflows_column(dags: dict
 
 def test_more_symbols_in_a_task_make_fewer_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLTRADING_SYMBOLS_PER_TASK", "30")
-    task = load().dags[COLLECTION].get_task("collect_symbol")
+    task = load_dags().dags[COLLECTION].get_task("collect_symbol")
     assert isinstance(task, MappedOperator)
-    assert task.get_parse_time_mapped_ti_count() == 4
+    assert mapped_over(task) == 4
 
 
 @pytest.mark.parametrize(("per_task", "instances"), [("1", 1100), ("25", 44)])
@@ -221,11 +248,11 @@ def test_more_symbols_than_airflow_maps_over_a_result_are_mapped_all_the_same(
     symbols.write_text("\n".join(f"S{number}" for number in range(1100)) + "\n")
     monkeypatch.setenv("MLTRADING_SYMBOLS_FILE", str(symbols))
     monkeypatch.setenv("MLTRADING_SYMBOLS_PER_TASK", per_task)
-    bag = load()
+    bag = load_dags()
     assert bag.import_errors == {}
     for dag_id, task_id in ((COLLECTION, "collect_symbol"), (FEATURES, "compute_features")):
-        stored = SerializedDAG.from_dict(SerializedDAG.to_dict(bag.dags[dag_id]))
-        assert stored.get_task(task_id).get_parse_time_mapped_ti_count() == instances
+        read = stored(bag.dags[dag_id])
+        assert mapped_over(read.get_task(task_id)) == instances
 
 
 def test_the_gate_waits_for_a_task_that_exists_and_is_not_mapped(dags: dict[str, Any]) -> None:
@@ -250,17 +277,18 @@ def test_the_gate_looks_for_the_collection_five_minutes_before(
     dags: dict[str, Any], tick: datetime, collection_tick: datetime
 ) -> None:
     gate = dags[FEATURES].get_task("wait_for_bars")
-    interval = gate._matched_interval(tick)
-    assert interval.end == collection_tick
-    assert gate._matched_logical_date(tick, data_interval_end=tick) == interval.start
+    assert gate.collection_schedule.tick_until(tick) == collection_tick
+    run = SimpleNamespace(run_type="scheduled", data_interval_end=tick)
+    begins = gate.execution_date_fn(tick - timedelta(hours=1), task=gate, dag_run=run)
+    assert begins == load_deployments().schedule(COLLECTION).tick_before(collection_tick)
 
 
 def test_the_gate_follows_the_collections_schedule(changed: Any) -> None:
     dags = changed(lambda c: c["schedule_types"]["market_hours"].update(cron="50 8-15 * * 1-5"))
-    interval = (
-        dags[FEATURES].get_task("wait_for_bars")._matched_interval(datetime(2026, 1, 27, 18, 5, tzinfo=UTC))
+    schedule = dags[FEATURES].get_task("wait_for_bars").collection_schedule
+    assert schedule.tick_until(datetime(2026, 1, 27, 18, 5, tzinfo=UTC)) == datetime(
+        2026, 1, 27, 17, 50, tzinfo=UTC
     )
-    assert interval.end == datetime(2026, 1, 27, 17, 50, tzinfo=UTC)
 
 
 def test_every_pool_of_a_task_stands_in_the_settings_file(dags: dict[str, Any]) -> None:
@@ -273,6 +301,7 @@ def test_every_pool_of_a_task_stands_in_the_settings_file(dags: dict[str, Any]) 
             assert expected is None or task.pool == expected
 
 
+@on_2
 def test_the_sla_stands_on_the_tasks_that_publish(dags: dict[str, Any]) -> None:
     slas = {(d, t.task_id): t.sla for d, dag in dags.items() for t in dag.tasks if t.sla is not None}
     assert slas == {
@@ -284,7 +313,10 @@ def test_the_sla_stands_on_the_tasks_that_publish(dags: dict[str, Any]) -> None:
 
 
 def test_features_go_before_collection_and_both_before_a_load(dags: dict[str, Any]) -> None:
-    weights = {dag_id: {task.priority_weight_total for task in dag.tasks} for dag_id, dag in dags.items()}
+    weights = {
+        dag_id: {getattr(task, "priority_weight_total", task.priority_weight) for task in dag.tasks}
+        for dag_id, dag in dags.items()
+    }
     assert all(len(values) == 1 for values in weights.values())
     assert max(weights[LOAD]) < max(weights[COLLECTION]) < max(weights[FEATURES])
 
@@ -326,22 +358,22 @@ def deployment(content: Any, dag_id: str = COLLECTION) -> Any:
         ),
         (
             lambda c: deployment(c).update(expected_runtime_minutes=20),
-            lambda d: d.get_task("publish_bars").sla,
+            limit_of,
             timedelta(minutes=30),
         ),
         (
             lambda c: c["alerts"].update(sla_factor=2),
-            lambda d: d.get_task("publish_bars").sla,
+            limit_of,
             timedelta(minutes=16),
         ),
         (
             lambda c: c["schedule_types"]["market_hours"].update(cron="30 10 * * 1-5"),
-            lambda d: d.timetable.summary,
+            lambda d: schedule_of(d)[0],
             "30 10 * * 1-5",
         ),
         (
             lambda c: c["schedule_types"]["market_hours"].update(timezone="Europe/Berlin"),
-            lambda d: str(d.timetable._timezone),
+            lambda d: schedule_of(d)[1],
             "Europe/Berlin",
         ),
         (
@@ -351,7 +383,7 @@ def deployment(content: Any, dag_id: str = COLLECTION) -> Any:
         ),
         (
             lambda c: deployment(c).update(schedule_type="market_hours_offset"),
-            lambda d: d.timetable.summary,
+            lambda d: schedule_of(d)[0],
             "5 9-16 * * 1-5",
         ),
         (lambda c: deployment(c).update(priority=9), lambda d: d.tasks[0].priority_weight, 191),
@@ -395,7 +427,7 @@ def test_a_wrong_file_is_an_import_error_that_names_it(
     path = tmp_path / "wrong"
     path.write_text(content)
     monkeypatch.setenv(variable, str(path))
-    errors = load().import_errors
+    errors = load_dags().import_errors
     assert len(errors) == 3
     for trace in errors.values():
         assert [line for line in trace.splitlines() if named in line and str(path) in line]
@@ -406,9 +438,9 @@ def test_parsing_needs_no_database_no_network_and_no_heavy_library() -> None:
 import socket, sys
 def refuse(*arguments): raise AssertionError(f"connects to {arguments[1:]}")
 socket.socket.connect = refuse
-from airflow.models import DagBag
+from airflow_lanes import load_dags
 before = set(sys.modules)
-bag = DagBag("dags", include_examples=False, safe_mode=False)
+bag = load_dags()
 assert not bag.import_errors, bag.import_errors
 assert len(bag.dags) == 3
 print(*(set(sys.modules) - before))
@@ -418,7 +450,7 @@ print(*(set(sys.modules) - before))
         cwd=PROJECT_ROOT,
         env={
             **os.environ,
-            "PYTHONPATH": str(PROJECT_ROOT),
+            "PYTHONPATH": f"{PROJECT_ROOT}:{PROJECT_ROOT}/tests",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://nobody@127.0.0.1:9/none",
         },
         capture_output=True,
@@ -434,10 +466,10 @@ print(*(set(sys.modules) - before))
 def test_a_process_with_the_preload_plugin_has_nothing_of_ours_left_to_import() -> None:
     script = """
 import runpy, sys
-from airflow.models import DagBag
+from airflow_lanes import load_dags
 runpy.run_path("plugins/preload.py")
 before = set(sys.modules)
-bag = DagBag("dags", include_examples=False, safe_mode=False)
+bag = load_dags()
 assert len(bag.dags) == 3, bag.import_errors
 print(*sorted(name for name in set(sys.modules) - before if name.startswith("include.")))
 print("include.mltrading.airflow.operator" in before)
@@ -445,7 +477,7 @@ print("include.mltrading.airflow.operator" in before)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
         cwd=PROJECT_ROOT,
-        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{PROJECT_ROOT}:{PROJECT_ROOT}/tests"},
         capture_output=True,
         text=True,
         check=False,

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from airflow.models.baseoperator import ExecutorSafeguard, _sentinel
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
+from airflow_lanes import MAJOR, on_2
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
@@ -245,9 +245,12 @@ def test_the_last_line_of_a_good_process_is_its_result(monkeypatch: pytest.Monke
     assert plan.execute(context()) == [["AAPL"]]
 
 
+@on_2
 def test_no_warning_of_airflows_own_stands_in_a_good_tasks_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from airflow.models.baseoperator import ExecutorSafeguard, _sentinel
+
     called_as_by_airflow = {"MarketOperator__sentinel": _sentinel}
     monkeypatch.setattr(ExecutorSafeguard, "test_mode", False)
     made = ending_with(monkeypatch, "echo done")
@@ -273,6 +276,9 @@ def test_who_counts_skips_itself_when_nothing_was_started(
     other = SimpleNamespace(task_id="another", state="success")
     counted = [SimpleNamespace(task_id="collect_symbol", state=state) for state in states]
     run["dag_run"].get_task_instances = lambda: [other, *counted]
+    if MAJOR == 3:
+        names = dict(enumerate(states))
+        monkeypatch.setattr("include.mltrading.airflow.airflow3.runs._states", lambda *asked: names)
     told: list[object] = []
     monkeypatch.setattr("include.mltrading.airflow.operator.nothing_was_started", told.append)
     publish = ending_with(monkeypatch, "echo counted", counts="collect_symbol")

@@ -55,7 +55,11 @@ def test_the_workflow_runs_ci_on_every_supported_python_with_least_rights() -> N
 
 def test_the_hooks_run_what_make_lint_runs() -> None:
     lint = (PROJECT_ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
-    lint = lint.replace("$(PYTHON_OF_VENV)", ".venv/bin/python").replace(" .\n", "\n")
+    lint = (
+        lint.replace("$(PYTHON_OF_VENV)", "$(VENV)/bin/python")
+        .replace("$(VENV)", ".venv")
+        .replace(" .\n", "\n")
+    )
     [local] = yaml.safe_load((PROJECT_ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert local["repo"] == "local"
     for hook in local["hooks"]:

@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 
 from include.standalone import airflow
-from include.standalone.airflow import admin_password, airflow_environment
+from include.standalone.airflow import MAJOR, admin_password, airflow_environment, airflow_home
 from include.standalone.postgres import EmbeddedPostgres
 from include.standalone.state import StandaloneError
 
+WEB, HOST = (
+    ("AIRFLOW__WEBSERVER", "AIRFLOW__WEBSERVER__WEB_SERVER_HOST")
+    if MAJOR == 2
+    else ("AIRFLOW__API", "AIRFLOW__API__HOST")
+)
 SECRETS = ("fernet_key", "secret_key", "admin_password")
 
 
@@ -32,11 +37,11 @@ def _environment(state: Path, **options: str) -> dict[str, str]:
 def test_the_web_server_listens_on_loopback_whatever_the_user_has_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AIRFLOW__WEBSERVER__WEB_SERVER_HOST", "0.0.0.0")  # noqa: S104 (must not get through)
+    monkeypatch.setenv(HOST, "0.0.0.0")  # noqa: S104 (must not get through)
 
     env = _environment(tmp_path)
 
-    assert env["AIRFLOW__WEBSERVER__WEB_SERVER_HOST"] == "127.0.0.1"
+    assert env[HOST] == "127.0.0.1"
 
 
 def test_a_users_own_tuning_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,11 +54,11 @@ def test_secrets_are_private_stable_and_of_this_installation_only(tmp_path: Path
     one, again, other = (_environment(tmp_path / name) for name in ("one", "one", "other"))
     passwords = [admin_password(tmp_path / name) for name in ("one", "one", "other")]
 
-    for key in ("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__WEBSERVER__SECRET_KEY"):
+    for key in ("AIRFLOW__CORE__FERNET_KEY", f"{WEB}__SECRET_KEY"):
         assert one[key] == again[key] != other[key]
     assert passwords[0] == passwords[1] != passwords[2]
     for name in SECRETS:
-        assert stat.S_IMODE((tmp_path / "one" / "airflow" / name).stat().st_mode) == 0o600
+        assert stat.S_IMODE((airflow_home(tmp_path / "one") / name).stat().st_mode) == 0o600
 
 
 def test_the_fernet_key_is_one(tmp_path: Path) -> None:
@@ -113,7 +118,7 @@ def test_a_proxy_is_not_asked_for_this_machine(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_web_port_is_chosen_once(tmp_path: Path) -> None:
-    ports = {_environment(tmp_path)["AIRFLOW__WEBSERVER__WEB_SERVER_PORT"] for _ in range(3)}
+    ports = {_environment(tmp_path)[HOST.replace("HOST", "PORT")] for _ in range(3)}
 
     assert len(ports) == 1
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from include.standalone.airflow import MAJOR
 from include.standalone.state import PROJECT
 
 UV = """#!/bin/sh
@@ -30,12 +31,23 @@ venv)
     ln -sf "$real" "$1/bin/python"
     ;;
 pip)
-    printf '#!%s/.venv/bin/python\\n' "$(pwd -P)" >.venv/bin/airflow
-    chmod +x .venv/bin/airflow
+    while [ "$1" != --python ]; do shift; done
+    printf '#!%s/%s\\n' "$(pwd -P)" "$2" >"${2%/*}/airflow"
+    chmod +x "${2%/*}/airflow"
     [ ! -e "$UV_CALLS.fail" ] || exit 1
     ;;
 esac
 """
+
+
+OF = "" if MAJOR == 2 else "-airflow3"
+PINS = {
+    "requirements.txt",
+    "requirements-airflow3.txt",
+    "requirements-dev.txt",
+    "constraints.txt",
+    "constraints-airflow3.txt",
+}
 
 
 @dataclass
@@ -47,7 +59,7 @@ class Checkout:
 
     @property
     def venv(self) -> Path:
-        return self.folder / ".venv"
+        return self.folder / (".venv" if MAJOR == 2 else ".venv-airflow3")
 
     @property
     def calls(self) -> list[str]:
@@ -64,15 +76,17 @@ class Checkout:
     def real_python(self, name: str) -> None:
         self.python(name, f'exec {sys.executable} "$@"')
 
-    def setup(self, **variables: str) -> subprocess.CompletedProcess[str]:
+    def setup(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(self.folder / "include/standalone/setup.sh")],
+            [str(self.folder / "include/standalone/setup.sh"), *arguments],
             env={
                 "PATH": f"{self.programs}:/usr/bin:/bin",
                 "HOME": str(self.folder),
                 "UV_CALLS": str(self.programs / "calls"),
                 # Or pip is asked, at half a second.
                 **dict.fromkeys(("UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS"), "known"),
+                # The Airflow that runs on this Python; "": setup.sh chooses.
+                "AIRFLOW": str(MAJOR),
                 **variables,
             },
             capture_output=True,
@@ -88,13 +102,13 @@ def checkout(tmp_path: Path) -> Checkout:
     programs.mkdir()
     for name in ("setup.sh", "uv_settings.sh"):
         shutil.copy(PROJECT / "include/standalone" / name, folder / "include/standalone" / name)
-    for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt"):
+    for name in PINS:
         shutil.copy(PROJECT / name, folder / name)
     made = Checkout(folder, programs)
     made.python("uv", UV.removeprefix("#!/bin/sh\n"))
     (programs / "calls").touch()
     # The machine's own interpreters are out of the way until a test puts one there.
-    for name in ("python3.12", "python3.11", "python3"):
+    for name in ("python3.11", "python3.12", "python3.13", "python3.14", "python3"):
         made.python(name, "echo 'pyenv: command not found' >&2; exit 127")
     return made
 
@@ -107,7 +121,7 @@ def _marker(checkout: Checkout) -> Path:
 
 
 def test_a_shim_that_fails_is_passed_over(checkout: Checkout) -> None:
-    checkout.real_python("python3.11")
+    checkout.real_python("python3.12")
 
     done = checkout.setup()
 
@@ -115,7 +129,7 @@ def test_a_shim_that_fails_is_passed_over(checkout: Checkout) -> None:
     assert (checkout.venv / "bin" / "python").exists()
 
 
-@pytest.mark.parametrize("version", ["3.10", "3.13", "3.14"])
+@pytest.mark.parametrize("version", ["3.10", "3.15"])
 def test_an_older_or_newer_python_is_one_line_with_two_ways_out(checkout: Checkout, version: str) -> None:
     checkout.python("python3", f"echo '{version} Linux x86_64 /usr/bin/python3'")
 
@@ -148,6 +162,34 @@ def test_another_platform_is_refused(checkout: Checkout, machine: str) -> None:
     assert "docker compose up" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["python3.12", "python3.13", "python3.14", "python3"])
+def test_where_python_is_too_new_for_airflow_2_the_environment_is_airflow_3s(
+    checkout: Checkout, name: str
+) -> None:
+    version = "3.14" if name == "python3" else name.removeprefix("python")
+    checkout.python(name, f"case $2 in *platform*) echo '{version} Linux x86_64 {sys.executable}' ;; esac")
+
+    done = checkout.setup(AIRFLOW="")
+
+    assert done.returncode == 0, done.stderr
+    three = version != "3.12"
+    assert (checkout.folder / ".venv-airflow3").exists() == three
+    [install] = [call for call in checkout.calls if call.startswith("pip")]
+    assert ("-c constraints-airflow3.txt" in install) == three
+    assert ("-r requirements-airflow3.txt" in install) == three
+
+
+def test_an_airflow_that_is_asked_for_is_what_there_will_be(checkout: Checkout) -> None:
+    checkout.python("python3.12", f"case $2 in *platform*) echo '3.12 Linux x86_64 {sys.executable}' ;; esac")
+    folders = [checkout.setup("--folder", AIRFLOW=airflow).stdout.strip() for airflow in ("2", "3", "")]
+    assert folders == [".venv", ".venv-airflow3", ".venv"]
+    assert checkout.calls == []
+
+    done = checkout.setup(AIRFLOW="4")
+
+    assert (done.returncode, done.stderr) == (1, "setup: AIRFLOW=4: give 2 or 3\n")
+
+
 def test_python_overrides_the_search(checkout: Checkout) -> None:
     done = checkout.setup(PYTHON=sys.executable)
 
@@ -164,7 +206,7 @@ def test_a_second_call_does_nothing(checkout: Checkout) -> None:
     assert checkout.calls == before
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "constraints.txt"])
+@pytest.mark.parametrize("name", [f"requirements{OF}.txt", "requirements-dev.txt", f"constraints{OF}.txt"])
 def test_changed_pins_are_installed_into_the_environment_there_is(checkout: Checkout, name: str) -> None:
     checkout.setup(PYTHON=sys.executable)
     marker = _marker(checkout)
@@ -249,7 +291,7 @@ def test_byte_code_is_compiled_whatever_the_environment_says(checkout: Checkout)
 
     [install] = [call for call in checkout.calls if call.startswith("pip")]
     assert "--compile-bytecode" in install
-    assert "-c constraints.txt" in install
+    assert f"-c constraints{OF}.txt" in install
     assert not any(call.startswith("PYTHONDONTWRITEBYTECODE") for call in checkout.calls)
 
 
@@ -326,7 +368,7 @@ def test_clean_removes_what_runs_have_made_and_nothing_else(checkout: Checkout) 
 
     assert done.returncode == 0, done.stderr
     left = {path.name for path in checkout.folder.iterdir()}
-    assert left == {"include", "requirements.txt", "requirements-dev.txt", "constraints.txt"}
+    assert left == PINS | {"include"}
 
 
 def test_clean_refuses_while_a_run_is_up(checkout: Checkout) -> None:

@@ -14,22 +14,13 @@ from include.mltrading.airflow import compat
 from include.mltrading.airflow.database_alert import database_failed, market_database
 from include.mltrading.airflow.delivery import deliver
 from include.mltrading.airflow.failed_runs import tell_outcome
-from include.mltrading.airflow.late_runs import late_key, on_sla_miss
+from include.mltrading.airflow.late_runs import late_key
 from include.mltrading.alerts.guard import never_in_the_way
 from include.mltrading.configuration.deployments import load_deployments
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.configuration.symbols import read_symbols_file
 
 log = logging.getLogger(__name__)
-
-
-def dag_callbacks() -> dict[str, Any]:
-    """Arguments of DAG() with which people are told."""
-    return {
-        "on_success_callback": on_success,
-        "on_failure_callback": on_failure,
-        **compat.sla_callback(on_sla_miss),
-    }
 
 
 def on_success(context: Any) -> None:

@@ -2,16 +2,19 @@
 
     python -m include.mltrading.airflow.apply_roles
 
-To be run after `airflow db migrate` and before the first parse: a DAG that gives rights to a role that
-does not exist is an import error. What a role may do with which DAG stands in the DAGs' `access_control`,
-so these roles see and trigger no other DAG. Rights that somebody added by hand stay; Public gets none.
+To be run after `airflow db migrate`. The roles see and trigger our DAGs and no others. The DAGs themselves
+give no rights (`access_control`), of which Airflow 3 warns in each task's log. Rights that somebody added by
+hand stay; Public gets none.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
-from include.mltrading.airflow.compat import OPERATOR_ROLE, VIEWER_ROLE
+from include.mltrading.configuration.deployments import DagId
+
+VIEWER_ROLE = "MarketViewer"
+OPERATOR_ROLE = "MarketOperator"
 
 
 def apply(manager: Any) -> None:
@@ -21,12 +24,16 @@ def apply(manager: Any) -> None:
         right for right in manager.VIEWER_PERMISSIONS if right[1] != "DAGs" or right[0] == "menu_access"
     ]
     viewer.append(("menu_access", "Market Monitor"))
+    # Airflow 3 gives nobody else the pages that plugins add.
+    viewer.append(("can_read", "Plugins"))
+    viewer += [("can_read", f"DAG:{dag_id}") for dag_id in get_args(DagId)]
     # Whoever may delete runs can hide what went wrong: that is an administrator's.
     change = [
         right
         for right in manager.USER_PERMISSIONS
         if right[1] != "DAGs" and right[0] in ("can_create", "can_edit")
     ]
+    change += [("can_edit", f"DAG:{dag_id}") for dag_id in get_args(DagId)]
     manager.bulk_sync_roles(
         [{"role": VIEWER_ROLE, "perms": viewer}, {"role": OPERATOR_ROLE, "perms": viewer + change}]
     )

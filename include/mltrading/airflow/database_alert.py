@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.mltrading.airflow import compat
-from include.mltrading.airflow.compat import RunFacts
 from include.mltrading.airflow.connection import libpq_keywords
 from include.mltrading.airflow.delivery import hung, send_one
+from include.mltrading.airflow.facts import RunFacts
 from include.mltrading.configuration.deployments import Deployments
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import DatabaseRefusedError, DatabaseUnreachableError

@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from airflow.timetables.interval import CronDataIntervalTimetable
-
-from include.mltrading.airflow.alerts import dag_callbacks
-from include.mltrading.airflow.compat import access_control
+from include.mltrading.airflow import compat
+from include.mltrading.airflow.alerts import on_failure, on_success
 from include.mltrading.configuration.deployments import DagId, Deployments
 
 
@@ -22,8 +20,9 @@ def dag_arguments(deployments: Deployments, dag_id: DagId) -> dict[str, Any]:
         "start_date": start,
         "catchup": False,
         "max_active_runs": 1,
-        **dag_callbacks(),
-        **access_control(),
+        "on_success_callback": on_success,
+        "on_failure_callback": on_failure,
+        **compat.dag_lateness(deployments.sla(dag_id)),
         "tags": [*pipeline.tags, deployment.category, deployment.schedule_type],
         "default_args": {
             "owner": pipeline.owner,
@@ -40,11 +39,10 @@ def dag_arguments(deployments: Deployments, dag_id: DagId) -> dict[str, Any]:
     }
 
 
-def timetable(deployments: Deployments, dag_id: DagId) -> CronDataIntervalTimetable | None:
+def timetable(deployments: Deployments, dag_id: DagId) -> Any:
     """The DAG's schedule; None for a DAG that only people start."""
     schedule = deployments.schedule(dag_id)
-    # Not CronTriggerTimetable: SLAs are only right where a run covers the interval before its tick.
-    return CronDataIntervalTimetable(schedule.cron, schedule.timezone) if schedule.cron else None
+    return compat.timetable(schedule.cron, schedule.timezone) if schedule.cron else None
 
 
 def priority_weight(deployments: Deployments, dag_id: DagId) -> int:

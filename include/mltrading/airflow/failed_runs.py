@@ -6,8 +6,8 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from include.mltrading.airflow import compat
-from include.mltrading.airflow.compat import RunFacts
-from include.mltrading.airflow.late_runs import GATE
+from include.mltrading.airflow.facts import RunFacts
+from include.mltrading.airflow.late_runs import GATE, symbols_by_index
 from include.mltrading.airflow.wording import spoken, tick_name
 from include.mltrading.configuration.deployments import COLLECTION, FEATURES, LOAD, Deployments
 
@@ -83,7 +83,7 @@ def _failure(
 
     red = compat.instances(run.dag_id, run.run_id, state="failed")
     dag_run = context["dag_run"]
-    problem = find_problem(context["dag"], dag_run.conf or {}, dag_run.logical_date)
+    problem = find_problem(context["dag"], dag_run.conf or {}, run.tick)
     name = deployments.deployments[run.dag_id].display_name  # type: ignore[index]
     facts = [
         ("Pipeline", name), (tick_name(run), in_new_york(run.tick)), ("Run", run.run_id),
@@ -100,8 +100,13 @@ def _failure(
             details, run.dag_id, run.run_id,
         )  # fmt: skip
     total = len(served) + len(reasons)
-    labels = {it.label: it.log_url for it in red if it.label}
-    links = {symbol: url for label, url in labels.items() for symbol in label.split(", ")}
+    by_index = symbols_by_index(run)
+    links = {
+        symbol: it.log_url
+        for it in red
+        if it.map_index >= 0
+        for symbol in (by_index[it.map_index] if it.map_index < len(by_index) else [])
+    }
     items = [Item(f"{symbol}: {why}", links.get(symbol)) for symbol, why in sorted(reasons.items())]
     if reasons:
         what = f"{len(reasons)} of {total} symbols failed"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from include.mltrading.airflow import compat
-from include.mltrading.airflow.compat import InstanceFacts, RunFacts
 from include.mltrading.airflow.database_alert import is_remembered, market_database
 from include.mltrading.airflow.delivery import deliver
+from include.mltrading.airflow.facts import InstanceFacts, RunFacts
 from include.mltrading.airflow.wording import minutes, spoken
 from include.mltrading.alerts.guard import never_in_the_way
 from include.mltrading.configuration.deployments import (
@@ -29,46 +28,20 @@ if TYPE_CHECKING:
 
 GATE = "wait_for_bars"
 _CONFIRM = timedelta(seconds=90)
+_WAITING = ("not started", "scheduled", "queued")
 
 log = logging.getLogger(__name__)
 
 
-def on_sla_miss(dag: Any, tasks: str, blocking: str, misses: Sequence[Any], instances: Sequence[Any]) -> None:
-    """Airflow 2's own list of missed SLAs has grown. Its dates are ticks; its blocking tasks are not true."""
+def look_around(known: set[str], own: RunFacts | None) -> None:
+    """Tell of runs that are late and of ticks that did not start.
+
+    known: keys told by this process. own: the run that looks; Airflow 3 tells of no others.
+    """
     with never_in_the_way():
-        deployments = load_deployments()
-        now = datetime.now(UTC)
-        late = find_late(deployments, now)
-        ticks = {miss.execution_date for miss in misses}
-        runs = compat.runs_of_ticks(dag.dag_id, ticks)
-        missed = sorted(ticks - set(runs))
-        behind = [
-            run
-            for run in runs.values()
-            if run.state in ("queued", "running") and run.queued_at - run.tick >= deployments.sla(dag.dag_id)
-        ]
-        with market_database(None, deployments) as connection:
-            from include.mltrading.alerts.store import open_alert, open_alerts
-
-            for alert in late:
-                open_alert(connection, alert, deployments.alerts)
-            # Both have told it already: a late run holds up the next ticks, and one that did not start is
-            # late when it does.
-            told = [it.kind for it in open_alerts(connection) if it.dag_id == dag.dag_id]
-            held_up = "run_late" in told
-            behind = [] if "tick_not_started" in told else behind
-            if (missed or behind) and not held_up:
-                open_alert(connection, _missed(deployments, dag.dag_id, missed, behind), deployments.alerts)
-            sent = deliver(connection, deployments)
-            log.info("%s: %d missed SLAs, %d mails sent", dag.dag_id, len(misses), sent)
-
-
-def look_around(known: set[str]) -> None:
-    """Tell of runs that are late and of ticks that did not start. known: keys told by this process."""
-    with never_in_the_way():
-        deployments = load_deployments()
-        found = find_late(deployments, datetime.now(UTC))
-        found += _not_started(deployments, datetime.now(UTC))
+        deployments, now = load_deployments(), datetime.now(UTC)
+        found = find_late(deployments, now, compat.active_runs(get_args(DagId), own))
+        found += _not_started(deployments, now)
         if is_remembered() or not {alert.key for alert in found} <= known:
             with market_database(None, deployments) as connection:
                 from include.mltrading.alerts.store import open_alert
@@ -90,9 +63,12 @@ def due_at(run: RunFacts, deployments: Deployments) -> datetime:
     return (run.tick if on_time else run.queued_at) + limit
 
 
-def find_late(deployments: Deployments, now: datetime) -> list[Alert]:
-    """The runs that take too long, whoever started them (but for backfills, at which somebody looks)."""
-    active = [run for run in compat.active_runs(get_args(DagId)) if run.run_type != "backfill"]
+def find_late(deployments: Deployments, now: datetime, runs: list[RunFacts]) -> list[Alert]:
+    """Those of the active runs that take too long, whoever started them.
+
+    But for backfills, at which somebody looks.
+    """
+    active = [run for run in runs if run.run_type != "backfill"]
     late = [run for run in active if now > due_at(run, deployments)]
     if not late:
         return []
@@ -123,12 +99,12 @@ def _late(run: RunFacts, deployments: Deployments, now: datetime, waiting: list[
     deployment = deployments.deployments[run.dag_id]  # type: ignore[index]
     limit = deployments.sla(run.dag_id)  # type: ignore[arg-type]
     began = due_at(run, deployments) - limit
-    symbols = _symbols_by_index(run)
+    symbols = symbols_by_index(run)
     unfinished = compat.instances(run.dag_id, run.run_id)
     # What has not been scheduled waits for the others, unless nothing else is left.
     blocking = [it for it in unfinished if it.state != "not started"] or unfinished
     # A mail shows the first of many: what works, or tries again, before what only waits for its turn.
-    blocking.sort(key=lambda it: it.started_at is None)
+    blocking.sort(key=lambda it: it.state in _WAITING)
     items = [Item(_said(it, symbols), it.log_url) for it in blocking]
     also = deployments.deployments[FEATURES].display_name
     details = Details(
@@ -154,41 +130,19 @@ def _said(instance: InstanceFacts, symbols: list[list[str]]) -> str:
     name = instance.task_id
     if instance.map_index >= 0:
         known = symbols[instance.map_index] if instance.map_index < len(symbols) else []
-        name = f"{instance.label or ', '.join(known) or instance.map_index} ({name})"
+        name = f"{', '.join(known) or instance.map_index} ({name})"
     since = ""
     if instance.started_at is not None:
         since = f" since {clock_in_new_york(instance.started_at)}"
     return f"{name}: {instance.state}{since}"
 
 
-def _symbols_by_index(run: RunFacts) -> list[list[str]]:
+def symbols_by_index(run: RunFacts) -> list[list[str]]:
     """The symbols of each mapped instance, also of those that have not started."""
     if run.dag_id == LOAD:
         return compat.result_of(run.dag_id, run.run_id, "plan_symbols") or []
     settings = Settings.from_environment()
     return batches(read_symbols_file(settings.symbols_file), settings.symbols_per_task)
-
-
-def _missed(deployments: Deployments, dag_id: DagId, missed: list[datetime], behind: list[RunFacts]) -> Alert:
-    from include.mltrading.alerts.render import in_new_york
-    from include.mltrading.alerts.store import Alert, Details
-
-    name = deployments.deployments[dag_id].display_name
-    facts = [("Pipeline", name)]
-    if missed:
-        span = in_new_york(missed[0])
-        span += f" to {in_new_york(missed[-1])}" if len(missed) > 1 else ""
-        facts.append(("Did not run", f"{len(missed)} {'tick' if len(missed) == 1 else 'ticks'}: {span}"))
-    facts += [("Started late", f"{spoken(run)}, at {in_new_york(run.queued_at)}") for run in behind]
-    details = Details(
-        "Nothing, if the DAG was paused or Airflow was down on purpose: the next run closes the gap.", facts
-    )
-    what = f"{len(missed)} ticks did not run" if len(missed) != 1 else "one tick did not run"
-    newest = max([*missed, *(run.tick for run in behind)])
-    return Alert(
-        f"ticks_missed:{dag_id}:{newest.isoformat()}", "ticks_missed",
-        f"{name}: {what if missed else 'a tick started late'}", details, dag_id,
-    )  # fmt: skip
 
 
 def _not_started(deployments: Deployments, now: datetime) -> list[Alert]:

@@ -1,4 +1,4 @@
-"""The pages of the market monitor in Airflow 2.11, and their data, for everybody who may see the website."""
+"""What the pages of the market monitor show, as data; airflow2/ and airflow3/ serve them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-from airflow.auth.managers.models.resource_details import AccessView
-from airflow.exceptions import AirflowException
-from airflow.www.auth import has_access_view
-from flask import Blueprint, redirect, request, send_from_directory, url_for
-from flask.blueprints import BlueprintSetupState
-from flask_appbuilder import BaseView, expose  # type: ignore[import-untyped]
+from airflow.providers.common.compat.sdk import AirflowException
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import PoolTimeout
 
-from include.mltrading.airflow.compat import map_index_of, newest_runs
+from include.mltrading.airflow.compat import newest_runs
 from include.mltrading.airflow.connection import CONNECTION_ID, libpq_keywords
 from include.mltrading.configuration.deployments import LOAD, Deployments, load_deployments
 from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
@@ -36,6 +31,7 @@ from include.mltrading.store.connection import Connection
 from include.mltrading.store.pool import ReadPool, SlowDatabaseError
 
 MENU_ITEM = "Market Monitor"
+PLUGINS = PROJECT_ROOT / "plugins"
 # What the connection says goes before it.
 _CONNECT = {"connect_timeout": "5", "fallback_application_name": "mltrading monitor"}
 # A page must not wait for long, nor hold the database up.
@@ -43,9 +39,8 @@ _OPTIONS = (
     "-c timezone=UTC -c statement_timeout=5s -c lock_timeout=1s -c default_transaction_read_only=on "
     "-c idle_in_transaction_session_timeout=10s -c jit=off"
 )
-_NEVER_STORED = {"Cache-Control": "no-store"}
+NEVER_STORED = {"Cache-Control": "no-store"}
 _HEALTH_SECONDS = 10.0
-_KEPT_SECONDS = 12 * 3600
 FIRST_RUN = "the first run is under way; the numbers fill in as symbols are done"
 _SESSIONS = 20
 # The server is there, and too busy; anything else of psycopg's means that it is not, or not for us.
@@ -55,84 +50,37 @@ Answer = tuple[dict[str, Any], int]
 
 log = logging.getLogger(__name__)
 
-blueprint = Blueprint(
-    "market_monitor",
-    __name__,
-    template_folder=str(PROJECT_ROOT / "plugins" / "templates"),
-)
+
+def kept_seconds(filename: str) -> int:
+    """How long a browser may keep a file of plugins/static: what has its version in its name, half a day."""
+    return 12 * 3600 if filename.startswith("vendor/") else 0
 
 
-class MarketMonitor(BaseView):  # type: ignore[misc]
-    """`/market_monitor/…`: everything but `health` sends anonymous users to the login; nothing writes."""
+def asked_data(parts: str | None) -> Answer:
+    """The data of the parts that an address names, such as `pipelines,health`; None: of all.
 
-    route_base = "/market_monitor"
-    default_view = "page"
+    Status 200, 503 with a state and a message in its place, or 400 when there is no such part.
+    """
+    asked, now = PARTS if parts is None else parts.split(","), datetime.now(UTC)
+    if set(asked) <= set(PARTS):
+        return monitor_data([part for part in PARTS if part in asked], now)
+    message = f"parts: a list of {', '.join(PARTS)}"
+    return {"state": "unknown", "as_of": now.isoformat(), "message": message}, 400
 
-    @expose("/")  # type: ignore[untyped-decorator]
-    @has_access_view(AccessView.WEBSITE)
-    def page(self) -> Any:
-        """The page, which fetches its data."""
-        return self.render_template("market_monitor.html", title=MENU_ITEM)
 
-    @expose("/symbol")  # type: ignore[untyped-decorator]
-    @has_access_view(AccessView.WEBSITE)
-    def symbol(self) -> Any:
-        """The page of the symbol that the address names."""
-        return self.render_template("market_symbol.html", title=f"Symbol - {MENU_ITEM}")
+def asked_symbol(symbol: str, sessions: str | None) -> Answer:
+    """The page of a symbol as data, of so many sessions; what is no number is the default."""
+    try:
+        count = min(max(int(sessions or _SESSIONS), 1), MOST_SESSIONS)
+    except ValueError:
+        count = _SESSIONS
+    return symbol_data(symbol, count, datetime.now(UTC))
 
-    @expose("/data")  # type: ignore[untyped-decorator]
-    @has_access_view(AccessView.WEBSITE)
-    def data(self) -> Any:
-        """The snapshot with status 200, or 503 with a state and a message in its place.
 
-        ?parts=pipelines,health: these parts only; default: all. 400 when there is no such part.
-        """
-        asked = request.args.get("parts", ",".join(PARTS)).split(",")
-        now = datetime.now(UTC)
-        if set(asked) <= set(PARTS):
-            document, status = monitor_data([part for part in PARTS if part in asked], now)
-        else:
-            message = f"parts: a list of {', '.join(PARTS)}"
-            document, status = {"state": "unknown", "as_of": now.isoformat(), "message": message}, 400
-        return document, status, _NEVER_STORED
-
-    @expose("/symbol_data")  # type: ignore[untyped-decorator]
-    @has_access_view(AccessView.WEBSITE)
-    def symbol_data(self) -> Any:
-        """?symbol=AAPL&sessions=20: its bars and marks; 400 for what is no symbol, 404 for an unknown one."""
-        try:
-            sessions = min(max(int(request.args.get("sessions", _SESSIONS)), 1), MOST_SESSIONS)
-        except ValueError:
-            sessions = _SESSIONS
-        document, status = symbol_data(request.args.get("symbol", ""), sessions, datetime.now(UTC))
-        return document, status, _NEVER_STORED
-
-    @expose("/log")  # type: ignore[untyped-decorator]
-    @has_access_view(AccessView.WEBSITE)
-    def log(self) -> Any:
-        """?dag_id=&run_id=&step=&symbol=: on to the log of the task instance that served the symbol."""
-        dag_id, run_id, step, symbol = (
-            request.args.get(name, "") for name in ("dag_id", "run_id", "step", "symbol")
-        )
-        place: dict[str, Any] = {"dag_run_id": run_id}
-        index = map_index_of(dag_id, run_id, step, symbol)
-        if index is not None:
-            place |= {"task_id": step, "map_index": index, "tab": "logs"}
-        return redirect(url_for("Airflow.grid", dag_id=dag_id, **place))
-
-    # Not the blueprint's own static folder: that one is open to everybody.
-    @expose("/static/<path:filename>")  # type: ignore[untyped-decorator]
-    @has_access_view(AccessView.WEBSITE)
-    def static(self, filename: str) -> Any:
-        """A file of plugins/static; a browser may keep what has its version in its name."""
-        kept = _KEPT_SECONDS if filename.startswith("vendor/") else 0
-        return send_from_directory(PROJECT_ROOT / "plugins" / "static", filename, max_age=kept)
-
-    @expose("/health")  # type: ignore[untyped-decorator]
-    def health(self) -> Any:
-        """One word for anybody: up with status 200, stale or down with 503."""
-        word = _HEALTH.word()
-        return word, 200 if word == "up" else 503, _NEVER_STORED | {"Content-Type": "text/plain"}
+def health_answer() -> tuple[str, int]:
+    """One word and its HTTP status: up with 200, stale or down with 503."""
+    word = _HEALTH.word()
+    return word, 200 if word == "up" else 503
 
 
 def monitor_data(parts: list[Part], now: datetime) -> Answer:
@@ -272,14 +220,3 @@ class _Health:
 
 
 _HEALTH = _Health()
-
-
-@blueprint.record_once
-def _show_in_menu(state: BlueprintSetupState) -> None:
-    """Let every standard role see the menu item; Airflow gives a plugin's items to Admin only."""
-    manager = getattr(state.app, "appbuilder").sm  # noqa: B009 - Flask does not know the attribute
-    permission = manager.get_permission("menu_access", MENU_ITEM)
-    for name in ("Viewer", "User", "Op"):
-        role = manager.find_role(name)
-        if role is not None and permission is not None and permission not in role.permissions:
-            manager.add_permission_to_role(role, permission)

@@ -19,8 +19,9 @@ from airflow.providers.standard.hooks.subprocess import SubprocessHook, Subproce
 from airflow.providers.standard.operators.bash import BashOperator
 
 from include.mltrading.airflow.alerts import nothing_was_started, task_failed
-from include.mltrading.airflow.compat import run_type, was_attempted, window_end
+from include.mltrading.airflow.compat import was_attempted, window_end
 from include.mltrading.airflow.connection import libpq_variables
+from include.mltrading.airflow.facts import run_type
 from include.mltrading.airflow.watch import watched
 from include.mltrading.configuration.settings import PROJECT_ROOT
 from include.mltrading.errors import DatabaseRefusedError, UsageError

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.exceptions import AirflowFailException, ParamValidationError
-from airflow.providers.common.compat.sdk import Param
+from airflow.providers.common.compat.sdk import AirflowFailException, Param, ParamValidationError
 
+from include.mltrading.airflow.compat import window_end
 from include.mltrading.errors import UsageError
 from include.mltrading.pipeline.window import (
     PERIODS,
@@ -101,7 +101,7 @@ def refuse_bad_input(context: Any) -> None:
     Raises AirflowFailException, which nobody retries, when the run was triggered with what a form refuses.
     """
     run = context["dag_run"]
-    problem = find_problem(context["dag"], {} if run.conf is None else run.conf, run.logical_date)
+    problem = find_problem(context["dag"], {} if run.conf is None else run.conf, window_end(run))
     if problem is not None:
         raise AirflowFailException(problem)
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from include.mltrading.airflow import compat, late_runs
+from include.mltrading.airflow.facts import RunFacts
 from include.mltrading.configuration.deployments import load_deployments
 from include.mltrading.configuration.settings import Settings
 
@@ -35,9 +36,9 @@ def watched(context: Any) -> Iterator[None]:
         return
     known: set[str] = set()
     over = threading.Event()
-    thread = threading.Thread(target=_watch, args=(over, due_at, known), name="watch", daemon=True)
+    thread = threading.Thread(target=_watch, args=(over, due_at, known, run), name="watch", daemon=True)
     if not mapped:
-        late_runs.look_around(known)
+        late_runs.look_around(known, run)
     thread.start()
     try:
         yield
@@ -45,10 +46,10 @@ def watched(context: Any) -> Iterator[None]:
         over.set()
 
 
-def _watch(over: threading.Event, due_at: datetime, known: set[str]) -> None:
+def _watch(over: threading.Event, due_at: datetime, known: set[str], run: RunFacts) -> None:
     while True:
         left = (due_at - datetime.now(UTC)).total_seconds()
         # A little later, so that it is late by then.
         if over.wait(left + 0.5 if 0 < left < _EVERY_SECONDS else _EVERY_SECONDS):
             return
-        late_runs.look_around(known)
+        late_runs.look_around(known, run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from include.mltrading.airflow.compat import RunFacts
+from include.mltrading.airflow.facts import RunFacts
 
 
 def spoken(run: RunFacts) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import date, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, get_args
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -81,6 +82,25 @@ class ScheduleType(Section):
     )
     timezone: Text = Field(description="Time zone of the cron expression, by its IANA name.")
     description: Text = Field(description="The schedule in words.")
+
+    def tick_until(self, instant: datetime) -> datetime:
+        """The last tick at or before an instant, UTC; there must be a cron."""
+        return self.tick_before(instant + timedelta(microseconds=1))
+
+    def tick_before(self, instant: datetime) -> datetime:
+        """The last tick before an instant, UTC; there must be a cron."""
+        return self._tick(instant, "get_prev")
+
+    def tick_after(self, instant: datetime) -> datetime:
+        """The first tick after an instant, UTC; there must be a cron."""
+        return self._tick(instant, "get_next")
+
+    def _tick(self, instant: datetime, direction: str) -> datetime:
+        from croniter import croniter
+
+        local = datetime.fromtimestamp(instant.timestamp(), ZoneInfo(self.timezone))
+        tick: datetime = getattr(croniter(self.cron or "", local), direction)(datetime)
+        return tick.astimezone(UTC)
 
 
 class Pipeline(Section):

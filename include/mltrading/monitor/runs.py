@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
-
-from croniter import croniter
+from datetime import datetime, timedelta
 
 from include.mltrading.configuration.deployments import DagId, Deployments
 from include.mltrading.monitor.figures import (
@@ -105,7 +102,7 @@ def pipelines(deployments: Deployments, runs: dict[str, list[Run]], now: datetim
             next(iter(runs.get(dag_id, [])), None),
             _success(runs.get(dag_id, []), now - DAY),
             _success(runs.get(dag_id, []), now - WEEK),
-            _next_tick(deployments, dag_id, now),
+            schedule.tick_after(now) if (schedule := deployments.schedule(dag_id)).cron else None,
         )
         for dag_id in shown_pipelines(deployments)
     ]
@@ -117,15 +114,6 @@ def _success(runs: Sequence[Run], since: datetime) -> Success:
     symbols = served + sum(step.failed for run in over for step in run.steps)
     good = sum(run.state == "ok" for run in over)
     return Success(len(over), good, symbols, served, served / symbols if symbols else None)
-
-
-def _next_tick(deployments: Deployments, dag_id: DagId, now: datetime) -> datetime | None:
-    schedule = deployments.schedule(dag_id)
-    if schedule.cron is None:
-        return None
-    after = croniter(schedule.cron, now.astimezone(ZoneInfo(schedule.timezone)))
-    tick: datetime = after.get_next(datetime)
-    return tick.astimezone(UTC)
 
 
 def performance(connection: Connection, deployments: Deployments, runs: dict[str, list[Run]]) -> Performance:

@@ -15,6 +15,7 @@ import psycopg
 from include.mltrading.configuration.deployments import load_deployments
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.configuration.symbols import read_symbols_file
+from include.standalone.airflow import METADATA_DATABASE as METADATA
 from include.standalone.bench.report import Figure
 from include.standalone.console import say
 from include.standalone.runs import (
@@ -30,7 +31,7 @@ from include.standalone.runs import (
 from include.standalone.stack import Stack
 from include.standalone.state import PROJECT, StandaloneError, make_folder
 
-MARKET_DATABASE, METADATA_DATABASE = "mltrading_bench_airflow", "airflow_bench"
+MARKET_DATABASE, METADATA_DATABASE = "mltrading_bench_airflow", f"{METADATA}_bench"
 NOTHING = "bench-nothing"
 _SYMBOLS = 100
 _BATCH = 25

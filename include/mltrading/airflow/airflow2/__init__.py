@@ -1,0 +1,1 @@
+"""What is only so on Airflow 2.11."""
