@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from include.standalone.airflow import METADATA_DATABASE, airflow_home
 from include.standalone.postgres import EmbeddedPostgres
 from include.standalone.stack import Stack
 from include.standalone.state import free_port, locked, make_folder, write_private
 
-_KEPT = ("fernet_key", "secret_key", "admin_password", "prepared_airflow")
+_KEPT = ["fernet_key", "secret_key", "admin_password", f"prepared_{METADATA_DATABASE}"]
 
 
 @contextmanager
@@ -37,9 +38,9 @@ def prepared_states(own: Path, common: Path) -> Iterator[Callable[[], Path]]:
         server.files.settle()
         _copy(template / "data", server.data)
         shutil.copy2(template / "password", server.folder / "password")
-        shutil.copytree(template / "airflow", make_folder(state / "airflow", 0o700), dirs_exist_ok=True)
+        shutil.copytree(template / "airflow", airflow_home(state), dirs_exist_ok=True)
         # Two test processes would both take 8080, neither listening yet.
-        write_private(state / "airflow" / "web_port", str(free_port()))
+        write_private(airflow_home(state) / "web_port", str(free_port()))
         return state
 
     try:
@@ -68,7 +69,7 @@ def _template(common: Path) -> Path:
             shutil.copy2(server.folder / "password", fresh / "password")
             (fresh / "airflow").mkdir(mode=0o700)
             for name in _KEPT:
-                shutil.copy2(state / "airflow" / name, fresh / "airflow" / name)
+                shutil.copy2(airflow_home(state) / name, fresh / "airflow" / name)
         finally:
             server.remove()
         return fresh.rename(template)

@@ -75,7 +75,7 @@ def start_everything(stack: Stack, simulated: list[str] | None) -> None:
     with step("migrating the market database"):
         stack.run("-m", "include.mltrading", "migrate")
     with step("starting Airflow's web server"):
-        stack.start_webserver()
+        stack.start_webserver()  # first, since Airflow 3's scheduler needs it
     with step("starting Airflow's scheduler"):
         stack.start_scheduler()
     with connect_metadata(stack) as metadata, step("waiting for the DAGs"):

@@ -221,7 +221,12 @@ class Stack:
         return found.group()
 
     def start_scheduler(self) -> None:
-        """Start Airflow's scheduler and wait for its first heartbeat; on Airflow 3 what belongs to it too."""
+        """Start Airflow's scheduler and wait for its first heartbeat.
+
+        On Airflow 3 also what it cannot do without: the API server, the DAG processor and the triggerer.
+        """
+        if airflow.MAJOR > 2 and "webserver" not in {started.name for started in self._started}:
+            self.start_webserver()
         metadata = self.postgres.url(self.metadata_database)
         with psycopg.connect(metadata, autocommit=True) as connection:
             newest = "SELECT coalesce(max(id), 0) FROM job WHERE job_type = 'SchedulerJob'"

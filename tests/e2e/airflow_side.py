@@ -1,4 +1,4 @@
-"""What the tests need Airflow's own code for: one JSON command a line in, one JSON answer a line out.
+"""What the tests need Airflow 2.11's own code for, see commands.py.
 
 A process of its own in the installation's environment, kept for many commands, since importing Airflow and
 the DAGs takes seconds.
@@ -7,11 +7,9 @@ the DAGs takes seconds.
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import signal
-import sys
 import time
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -26,6 +24,7 @@ from airflow.utils import timezone
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, State, TaskInstanceState
 from airflow.utils.types import DagRunType
+from commands import answer_commands
 
 # Seconds that a run may take.
 _PATIENCE = 600
@@ -33,9 +32,6 @@ _PATIENCE = 600
 
 def main() -> None:
     """Answer commands until the input ends."""
-    # What Airflow prints must not mix with the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     bag = DagBag(include_examples=False)
     assert not bag.import_errors, bag.import_errors
     # Forks share what is loaded as long as nobody touches it.
@@ -52,13 +48,7 @@ def main() -> None:
         "read": lambda dag: bag.collect_dags(only_if_updated=False),
         "known": lambda dag: bag.sync_to_db(),
     }
-    for line in sys.stdin:
-        name, dag_id, *arguments = json.loads(line)
-        try:
-            answer = {"answer": commands[name](bag.dags[dag_id], *arguments)}
-        except Exception as error:  # the test that asked fails, the others go on
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+    answer_commands(bag.dags.__getitem__, commands)
 
 
 def plant(dag: Any, tick: str) -> str:

@@ -20,6 +20,7 @@ from running_installation import Installation, past_sessions, tick_of
 from include.market_simulator import MarketSimulator
 from include.mltrading.configuration.settings import PROJECT_ROOT, Settings
 from include.mltrading.market.calendar import NEW_YORK
+from include.standalone.airflow import airflow_home
 from include.standalone.demo import COLLECTION, parsed
 from include.standalone.runs import DagRun, connect_metadata, newest_run
 from include.standalone.stack import Stack
@@ -110,7 +111,11 @@ class Alarmed(Installation):
     def mails(self, count: int) -> list[EmailMessage]:
         """The next mails, as soon as there are so many; they are forgotten."""
         self.until(f"{count} mails", lambda: len(self.catcher.mails) >= count)
-        return self.catcher.take()
+        import sys as _s
+
+        got = self.catcher.take()
+        print([(str(m["Subject"])) for m in got], file=_s.stderr)
+        return got
 
 
 @contextmanager
@@ -135,7 +140,7 @@ def alarmed(
         Stack(state, report=lambda line: None) as stack,
     ):
         stack.start_database()
-        own_code = stack.state / "airflow" / "config" / "airflow_local_settings.py"
+        own_code = airflow_home(stack.state) / "config" / "airflow_local_settings.py"
         own_code.parent.mkdir(exist_ok=True)
         own_code.write_text(_CLOCK.format(clock=str(folder / "clock")))
         for name, value in {

@@ -29,6 +29,7 @@ from include.mltrading.market.calendar import (
     sessions_between,
 )
 from include.mltrading.store.queries import query
+from include.standalone import airflow
 from include.standalone.demo import COLLECTION, FEATURES, LOAD
 from include.standalone.runs import DagRun, connect_metadata, newest_run
 from include.standalone.stack import Stack
@@ -36,6 +37,7 @@ from include.standalone.stack import Stack
 Found = TypeVar("Found")
 
 # A run takes some ten seconds on two free cores; a busy machine may need far longer.
+_AIRFLOW_SIDE = "airflow_side.py" if airflow.MAJOR == 2 else "airflow_side3.py"
 _PATIENCE = 600.0
 
 
@@ -97,7 +99,12 @@ class Installation:
     @cached_property
     def _airflow_side(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("airflow_side.py"))],
+            [
+                sys.executable,
+                str(
+                    Path(__file__).with_name("airflow_side.py" if airflow.MAJOR == 2 else "airflow_side3.py")
+                ),
+            ],
             env=self.stack.environment,
             cwd=PROJECT_ROOT,
             stdin=subprocess.PIPE,
@@ -196,7 +203,9 @@ class Installation:
 
     def log(self, run: DagRun, task_id: str) -> str:
         """What the task's instances have logged, all tries."""
-        folder = self.stack.state / "airflow" / "logs" / f"dag_id={run.dag_id}" / f"run_id={run.run_id}"
+        folder = (
+            airflow.airflow_home(self.stack.state) / "logs" / f"dag_id={run.dag_id}" / f"run_id={run.run_id}"
+        )
         files = sorted((folder / f"task_id={task_id}").rglob("*.log"))
         return "\n".join(file.read_text() for file in files)
 

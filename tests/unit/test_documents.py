@@ -15,6 +15,8 @@ from compose_files import services
 from documents import DOCUMENTS, blocks, parts, spans, typed
 
 from include.mltrading.__main__ import _parser
+from include.mltrading.airflow import backfill
+from include.mltrading.airflow.compat import MAJOR
 from include.mltrading.configuration.airflow_settings import load_settings
 from include.mltrading.configuration.alert_kinds import Kind
 from include.mltrading.configuration.deployments import DagId
@@ -50,6 +52,9 @@ def python(given: list[str]) -> None:
             parses(_parser(), rest)
     elif module == "include.standalone":
         standalone_command(rest)
+    elif module == "include.mltrading.airflow.backfill":
+        if rest:
+            parses(backfill.parser(), rest)
     else:
         assert (PROJECT_ROOT / f"{module.replace('.', '/')}.py").exists(), module
         assert rest == []
@@ -72,7 +77,8 @@ def standalone_command(given: list[str]) -> None:
 
 
 def airflow(given: list[str]) -> None:
-    parses(get_parser(), given)
+    if MAJOR == 2 or given[:2] != ["dags", "backfill"]:  # which Airflow 3 has no more
+        parses(get_parser(), given)
     dags = [word for word in given if "-" in word and word in get_args(DagId)]
     if given[:2] in (["dags", "trigger"], ["dags", "unpause"], ["tasks", "clear"]):
         assert len(dags) == 1, given

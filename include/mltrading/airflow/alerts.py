@@ -13,6 +13,7 @@ from typing import Any
 from include.mltrading.airflow import compat
 from include.mltrading.airflow.database_alert import database_failed, market_database
 from include.mltrading.airflow.delivery import deliver
+from include.mltrading.airflow.facts import InstanceFacts
 from include.mltrading.airflow.failed_runs import tell_outcome
 from include.mltrading.airflow.late_runs import late_key
 from include.mltrading.alerts.guard import never_in_the_way
@@ -25,12 +26,22 @@ log = logging.getLogger(__name__)
 
 def on_success(context: Any) -> None:
     """A run is over, and green (or skipped)."""
-    _run_is_over(context, failed=False)
+    _run_is_over(context, None)
 
 
 def on_failure(context: Any) -> None:
     """A run is over, and red; Airflow may say so more than once."""
-    _run_is_over(context, failed=True)
+    _run_is_over(context, [])
+
+
+def run_will_fail(context: Any) -> None:
+    """A task that is not mapped has failed for good, and with it the run: that is told now.
+
+    Airflow's callback of the run tells it too, where it comes: Airflow 3 may lose it
+    (https://github.com/apache/airflow/issues/63374).
+    """
+    own = context["ti"]
+    _run_is_over(context, [InstanceFacts(own.task_id, -1, "failed", None, own.log_url)])
 
 
 def nothing_was_started(context: Any) -> None:
@@ -45,7 +56,8 @@ def nothing_was_started(context: Any) -> None:
             on_failure(context)
 
 
-def _run_is_over(context: Any, *, failed: bool) -> None:
+def _run_is_over(context: Any, red: list[InstanceFacts] | None) -> None:
+    """red: None of a run that has not failed, else what is red beside what Airflow says."""
     with never_in_the_way():
         run = compat.run_facts(context["dag_run"])
         deployments = load_deployments()
@@ -57,7 +69,9 @@ def _run_is_over(context: Any, *, failed: bool) -> None:
             symbols = read_symbols_file(Settings.from_environment().symbols_file)
             asked = list(context["params"].get("symbols") or symbols)
             with never_in_the_way():
-                tell_outcome(connection, deployments, run, context, asked, failed=failed)
+                if red is not None:
+                    red = red + compat.instances(run.dag_id, run.run_id, state="failed")
+                tell_outcome(connection, deployments, run, context, asked, red)
             with never_in_the_way():
                 freshness(connection, deployments, symbols, datetime.now(UTC))
             sent = deliver(connection, deployments)

@@ -41,7 +41,7 @@ def _metadata_session() -> Iterator[tuple[Any, Any, Any, Any]]:
     from airflow.models.connection import Connection
     from airflow.models.variable import Variable
     from airflow.utils.session import create_session
-    from sqlalchemy.exc import DBAPIError, ProgrammingError  # type: ignore[import-untyped]
+    from sqlalchemy.exc import DBAPIError, ProgrammingError
 
     try:
         with create_session() as session:

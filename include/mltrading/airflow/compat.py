@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import airflow
 
@@ -13,3 +14,8 @@ if TYPE_CHECKING or MAJOR == 2:
     from include.mltrading.airflow.airflow2.runs import *  # noqa: F403
 else:
     from include.mltrading.airflow.airflow3.runs import *  # noqa: F403
+
+
+def of_this_major(module: str) -> Any:
+    """The module of that name in the room of the major that is installed: for what few processes need."""
+    return import_module(f"include.mltrading.airflow.airflow{MAJOR}.{module}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from include.mltrading.airflow import compat
-from include.mltrading.airflow.facts import RunFacts
+from include.mltrading.airflow.facts import InstanceFacts, RunFacts
 from include.mltrading.airflow.late_runs import GATE, symbols_by_index
 from include.mltrading.airflow.wording import spoken, tick_name
 from include.mltrading.configuration.deployments import COLLECTION, FEATURES, LOAD, Deployments
@@ -23,9 +22,12 @@ _COUNTING = ("publish_", "verify_")
 
 def tell_outcome(
     connection: Connection, deployments: Deployments, run: RunFacts, context: Any, asked: list[str],
-    *, failed: bool,
+    red: list[InstanceFacts] | None,
 ) -> None:  # fmt: skip
-    """Tell that the run has failed, or that what had failed is well. asked: the run's symbols."""
+    """Tell that the run has failed, or that what had failed is well.
+
+    asked: the run's symbols; red: its failed instances, None of a run that has not failed.
+    """
     from include.mltrading.alerts.store import open_alert, open_alerts, resolve
     from include.mltrading.store import ledger
 
@@ -43,9 +45,9 @@ def tell_outcome(
                 reasons.setdefault(symbol, f"{step}: {why}")
     served = served - set(reasons) if tried else set()
     told = [it for it in open_alerts(connection, ["run_failed"]) if it.dag_id == run.dag_id]
-    if failed:
-        alert = _failure(deployments, run, context, served, reasons)
-        told_otherwise = _is_told_otherwise(connection, run, served)
+    if red is not None:
+        alert = _failure(deployments, run, context, red, served, reasons)
+        told_otherwise = _is_told_otherwise(connection, run, red, served)
         open_alert(connection, alert, deployments.alerts, told=told_otherwise)
         # The newest mail tells all; nobody needs to hear that the one before is over. Where a quiet period
         # holds it back, the one before is what people know of, and what they will hear the end of.
@@ -55,33 +57,38 @@ def tell_outcome(
         resolve(connection, [it.key for it in told if set(it.details.symbols) <= served])
 
 
-def _is_told_otherwise(connection: Connection, run: RunFacts, served: set[str]) -> bool:
+def _is_told_otherwise(
+    connection: Connection, run: RunFacts, red: list[InstanceFacts], served: set[str]
+) -> bool:
     """Whether the mail about the cause has told that the run fails: one fault, one mail."""
     from include.mltrading.alerts.store import database_was_blamed, open_alerts
 
     if served:
         return False
     told = open_alerts(connection)
-    red = {it.task_id for it in compat.instances(run.dag_id, run.run_id, state="failed")}
     return (
         database_was_blamed(connection, run.run_id)
         or any(
             it.kind in ("yahoo_unreachable", "sources_mixed", "migration_edited") and it.run_id == run.run_id
             for it in told
         )
-        or (red == {GATE} and any(it.dag_id == COLLECTION for it in told))
+        or ({it.task_id for it in red} == {GATE} and any(it.dag_id == COLLECTION for it in told))
     )
 
 
 def _failure(
-    deployments: Deployments, run: RunFacts, context: Any, served: set[str], reasons: dict[str, str]
+    deployments: Deployments,
+    run: RunFacts,
+    context: Any,
+    red: list[InstanceFacts],
+    served: set[str],
+    reasons: dict[str, str],
 ) -> Alert:
     """The digest of a failed run."""
     from include.mltrading.airflow.params import find_problem
     from include.mltrading.alerts.render import in_new_york
     from include.mltrading.alerts.store import Alert, Details, Item
 
-    red = compat.instances(run.dag_id, run.run_id, state="failed")
     dag_run = context["dag_run"]
     problem = find_problem(context["dag"], dag_run.conf or {}, run.tick)
     name = deployments.deployments[run.dag_id].display_name  # type: ignore[index]

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow.providers.standard.hooks.subprocess import SubprocessHook, SubprocessResult
 from airflow.providers.standard.operators.bash import BashOperator
 
-from include.mltrading.airflow.alerts import nothing_was_started, task_failed
+from include.mltrading.airflow.alerts import nothing_was_started, run_will_fail, task_failed
 from include.mltrading.airflow.compat import was_attempted, window_end
 from include.mltrading.airflow.connection import libpq_variables
 from include.mltrading.airflow.facts import run_type
@@ -106,7 +106,10 @@ class MarketOperator(BashOperator):
                 database=ended.exit_code in (EXIT_NO_DATABASE, EXIT_DATABASE_REFUSED),
                 refused=ended.exit_code == EXIT_DATABASE_REFUSED,
             )
-            if ended.exit_code in _EXITS_WITHOUT_RETRY:
+            hopeless = ended.exit_code in _EXITS_WITHOUT_RETRY
+            if context["ti"].map_index < 0 and (hopeless or not _will_be_tried_again(context["ti"])):
+                run_will_fail(context)
+            if hopeless:
                 raise AirflowFailException(text) from None
             raise AirflowException(text) from None
 
@@ -150,6 +153,10 @@ class MarketOperator(BashOperator):
         ]
         asked = set(context["params"].get("symbols") or flat)
         return [symbol for symbol in flat if symbol in asked]
+
+
+def _will_be_tried_again(instance: Any) -> bool:
+    return bool(instance.try_number <= instance.max_tries)
 
 
 def for_each_batch(task_id: str, symbols: Any, *, pool: str, minutes: int) -> Any:
