@@ -111,11 +111,7 @@ class Alarmed(Installation):
     def mails(self, count: int) -> list[EmailMessage]:
         """The next mails, as soon as there are so many; they are forgotten."""
         self.until(f"{count} mails", lambda: len(self.catcher.mails) >= count)
-        import sys as _s
-
-        got = self.catcher.take()
-        print([(str(m["Subject"])) for m in got], file=_s.stderr)
-        return got
+        return self.catcher.take()
 
 
 @contextmanager

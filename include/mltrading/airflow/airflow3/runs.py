@@ -129,7 +129,9 @@ def _other_half(own: RunFacts) -> RunFacts | None:
     else:
         dag_id, tick = COLLECTION, deployments.schedule(COLLECTION).tick_until(own.tick)
     run_id = f"scheduled__{tick.isoformat()}"
-    return RunFacts(dag_id, run_id, "scheduled", "running", tick, tick, _run_url(dag_id, run_id))
+    # When it was made is not known: only its own tasks and deadline can tell that it is late.
+    now = datetime.now(UTC)
+    return RunFacts(dag_id, run_id, "scheduled", "running", tick, now, _run_url(dag_id, run_id))
 
 
 def instances(dag_id: str, run_id: str, *, state: str | None = None) -> list[InstanceFacts]:
