@@ -211,7 +211,7 @@ def test_a_revision_that_races_a_features_run_is_never_lost(
         blocked.wait()
         time.sleep(0.2)
         # The features run of this transaction: reads and writes while the revision waits.
-        state, starts, columns = feature_table.lock_stale(connection, "AAPL", full=False)
+        state, starts, columns = feature_table.lock_stale(connection, "AAPL", full=False)()
         assert state.stale_from is not None
         feature_table.upsert_features(
             connection, "AAPL", starts, compute(*columns), features_until=state.features_until

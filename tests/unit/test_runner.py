@@ -282,9 +282,9 @@ run_isolated(["A", "B"], work, limits=Limits(60, 60, 60, 64), concurrency=1,
 """
 
 
-def start_runner() -> subprocess.Popen[str]:
+def start_runner(program: str = RUNNER) -> subprocess.Popen[str]:
     runner = subprocess.Popen(
-        [sys.executable, "-c", RUNNER, MARK],
+        [sys.executable, "-c", program, MARK],
         stdout=subprocess.PIPE,
         text=True,
         cwd=PROJECT_ROOT,

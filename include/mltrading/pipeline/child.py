@@ -111,23 +111,22 @@ def apart(function: Callable[[], None]) -> Used:
     sys.stderr.flush()
     parent, left = os.getpid(), _processor_time_left()
     read_end, write_end = os.pipe()
-    try:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                _separate(parent)
-                resource.setrlimit(resource.RLIMIT_CPU, left)
-                _close_all_but(write_end)
-                _send(write_end, json.dumps(_answer(function)).encode())
-                sys.stderr.flush()
-            finally:
-                os._exit(0)
+    with os.fdopen(read_end, "rb", buffering=0) as answers:
+        with os.fdopen(write_end, "wb", buffering=0):
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    _separate(parent)
+                    resource.setrlimit(resource.RLIMIT_CPU, left)
+                    _close_all_but(write_end, sys.stdout.fileno(), sys.stderr.fileno())
+                    _send(write_end, json.dumps(_answer(function)).encode())
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                finally:
+                    os._exit(0)
         _, wait_status, usage = os.wait4(pid, 0)
-        os.set_blocking(read_end, False)  # what it has started may hold the other end
-        content = b"" if wait_status else os.read(read_end, 65536)
-    finally:
-        os.close(read_end)
-        os.close(write_end)
+        os.set_blocking(read_end, False)  # what it has left behind may hold the other end
+        content = answers.read() if wait_status == 0 else None
     used = Used(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
     answer = json.loads(content) if content else ended(wait_status)
     if answer["status"] != "ok":
@@ -155,10 +154,10 @@ def _separate(parent: int) -> None:
         os._exit(EXIT_TERMINATED)
 
 
-def _close_all_but(descriptor: int) -> None:
-    """Keep this and standard input, output and error, and open no other ever."""
+def _close_all_but(*descriptors: int) -> None:
+    """Keep these, and open no other ever."""
     for path in Path("/proc/self/fd").iterdir():
-        if (other := int(path.name)) > 2 and other != descriptor:
+        if (other := int(path.name)) not in descriptors:
             with contextlib.suppress(OSError):  # that of the list itself
                 os.close(other)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))

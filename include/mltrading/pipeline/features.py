@@ -69,9 +69,10 @@ class FeatureComputation(LastingWork):
             # Who changes bars waits here, so no revision can slip in between reading and writing.
             market_data.lock_symbol(connection, symbol)
             require_claimed = None if self.dry_run else ledger.hold(connection, attempt, symbol)
-            state, starts, bars = feature_table.lock_stale(connection, symbol, full=self.full)
+            stale = feature_table.lock_stale(connection, symbol, full=self.full)
         if require_claimed is not None:
             require_claimed()
+        state, starts, bars = stale()
         since = state.recompute_from(full=self.full or state.feature_version != FEATURE_VERSION)
         first = 0 if since is None else int(np.searchsorted(starts, as_start(since)))
         starts, (values, used) = starts[first:], _compute_apart(bars, first)
@@ -84,7 +85,7 @@ class FeatureComputation(LastingWork):
         with connection.pipeline():
             feature_table.mark_current(connection, symbol)
             ledger.finish(connection, attempt, symbol, begun, rows, used)
-            connection.commit()
+            connection.execute("COMMIT")
         return rows
 
 

@@ -260,7 +260,10 @@ def _fork(symbol: str, work: Work, limits: Limits) -> _Child:
 
 def _receive(child: _Child, limits: Limits) -> bool:
     """Take what the child sent; False when it has closed its end."""
-    content = os.read(child.channel, 65536)
+    try:
+        content = os.read(child.channel, 65536)
+    except ConnectionResetError:  # it has died before it read its next symbol
+        return False
     child.received += content
     if not child.started and child.received.startswith(STARTED):
         child.started = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 
@@ -59,11 +59,10 @@ def lock_state(connection: Connection, symbol: str) -> State:
 
 def lock_stale(
     connection: Connection, symbol: str, *, full: bool
-) -> tuple[State, Starts, NDArray[np.float64]]:
-    """`lock_state` and `select_bars`, in one round trip."""
-    with connection.pipeline():
-        state, bars = _lock_state(connection, symbol), _select_bars(connection, symbol, full)
-    return (_state(state), *_bars(bars))
+) -> Callable[[], tuple[State, Starts, NDArray[np.float64]]]:
+    """`lock_state` and `select_bars` for a pipeline; call what is returned when that has ended."""
+    state, bars = _lock_state(connection, symbol), _select_bars(connection, symbol, full)
+    return lambda: (_state(state), *_bars(bars))
 
 
 def select_bars(connection: Connection, symbol: str, *, full: bool) -> tuple[Starts, NDArray[np.float64]]:

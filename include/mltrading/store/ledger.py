@@ -63,9 +63,10 @@ def claim(connection: Connection, attempt: Attempt, symbols: Sequence[str]) -> N
 
 
 def hold(connection: Connection, attempt: Attempt, symbol: str) -> Callable[[], None]:
-    """Hold the symbol's row until the transaction ends; to be called before a `finish` in a pipeline.
+    """Hold the symbol's row until the transaction ends, where a pipeline brings it to its `finish`.
 
-    Call what is returned once results are in: it raises DatabaseError when the symbol was never claimed.
+    Call what is returned when the pipeline of this has ended: it raises DatabaseError when the symbol was
+    never claimed.
     """
     held = connection.execute(query("ledger/hold_symbol"), {**attempt.key(), "symbol": symbol})
 
