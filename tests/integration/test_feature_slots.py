@@ -30,6 +30,7 @@ from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import FEATURES
 from include.mltrading.store import feature_table, ledger, market_data
 from include.mltrading.store.connection import Connection, connect
+from tests.round_trips import counted
 
 pytestmark = pytest.mark.integration
 
@@ -56,16 +57,12 @@ def test_a_symbol_takes_at_most_four_round_trips(
     settings: Settings, connection: Connection, tmp_path: Path
 ) -> None:
     def round_trips(*, full: bool = False) -> int:
-        trace = tmp_path / "trace"
         ledger.claim(connection, RUN.attempt(FEATURES), ["S00"])
-        with closing(FeatureComputation(settings, RUN, full=full)) as computation, trace.open("w") as file:
+        with closing(FeatureComputation(settings, RUN, full=full)) as computation:
             computation._connection = connect(settings)
-            computation._connection.pgconn.trace(file.fileno())
-            computation("S00", lambda: None)
-            computation._connection.pgconn.untrace()
-        # One for each time that the server is ready again, and one in the middle of a COPY.
-        answers = [line.split("\t")[3] for line in trace.read_text().splitlines() if "\tB\t" in line]
-        return answers.count("ReadyForQuery") + answers.count("CopyInResponse")
+            with counted(computation._connection, tmp_path) as trips:
+                computation("S00", lambda: None)
+        return trips[0]
 
     store(connection, BARS[:700], "S00")
     assert round_trips() == 4  # all bars are new

@@ -134,7 +134,6 @@ def _reload(options: argparse.Namespace, settings: Settings) -> int:
 
 def _features(options: argparse.Namespace, settings: Settings) -> int:
     from include.mltrading.cli.task import feature_limits
-    from include.mltrading.operations import check
     from include.mltrading.pipeline.batch import run_batch
     from include.mltrading.pipeline.features import FeatureComputation
     from include.mltrading.pipeline.run import Run
@@ -143,6 +142,8 @@ def _features(options: argparse.Namespace, settings: Settings) -> int:
 
     symbols = chosen_symbols(options, settings)
     if options.symbols is not None:
+        from include.mltrading.operations import check
+
         check.require_bars(settings, symbols)
     run = Run.from_command_line(None)
     work = FeatureComputation(settings, run, full=options.full, dry_run=options.dry_run)
