@@ -143,7 +143,7 @@ class Work(LastingWork):
         started()
         def compute():
             print(symbol, "works", flush=True)
-            time.sleep(60)
+            time.sleep(600)
         apart(compute)
         return 0
     def close(self):
@@ -167,5 +167,7 @@ def test_a_runner_that_is_killed_takes_all_levels_with_it() -> None:
         assert len(left_behind(MARK)) == 3
         runner.kill()
         runner.wait(10)
-    while left_behind(MARK):
+    deadline = time.monotonic() + 30
+    while left_behind(MARK) and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert left_behind(MARK) == []
