@@ -72,6 +72,8 @@ def test_a_symbol_takes_at_most_four_round_trips(
     store(connection, [revised, BARS[721]], "S00")
     assert round_trips() == 4
     assert round_trips() == 2  # nothing is stale
+    used = "SELECT cpu_seconds, peak_memory_bytes FROM processing_history"
+    assert connection.execute(used).fetchone() == (0, 0)  # so that no process computes
     assert round_trips(full=True) == 3  # and nothing changes
     connection.execute("DELETE FROM feature_engineered_data WHERE timestamp > %s", (BARS[700].timestamp,))
     assert round_trips(full=True) == 4

@@ -89,11 +89,11 @@ class FeatureComputation(LastingWork):
         return rows
 
 
-def _compute_apart(bars: NDArray[np.float64], first: int) -> tuple[NDArray[np.float64], ledger.Used | None]:
+def _compute_apart(bars: NDArray[np.float64], first: int) -> tuple[NDArray[np.float64], ledger.Used]:
     """The features of the bars from `first` on, in an array of shape (n, 36), and what that used."""
     shape = (bars.shape[1] - first, len(COLUMNS))
     if not shape[0]:
-        return np.empty(shape), None
+        return np.empty(shape), ledger.Used(0.0, 0)
     shared = mmap.mmap(-1, math.prod(shape) * np.dtype(np.float64).itemsize)
     values = np.frombuffer(shared).reshape(shape)
 
