@@ -27,6 +27,11 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, State, TaskInstanceState
 from airflow.utils.types import DagRunType
 
+# Loaded here once: each fork of the callbacks and of the looks around would load them anew.
+from include.mltrading.airflow import mail  # noqa: F401
+from include.mltrading.alerts import freshness, render  # noqa: F401
+from include.mltrading.market import calendar
+
 # Seconds that a run may take.
 _PATIENCE = 600
 
@@ -39,6 +44,7 @@ def main() -> None:
     bag = DagBag(include_examples=False)
     assert not bag.import_errors, bag.import_errors
     # Forks share what is loaded as long as nobody touches it.
+    calendar.preload()
     gc.freeze()
     commands = {
         "plant": plant,
@@ -101,7 +107,7 @@ def begin(dag: Any, run_id: str) -> int:
     """Take a run to its end without a scheduler, in a process of its own; its id.
 
     Airflow's own code decides what is next, runs each task in a fork and calls the callback when all is over;
-    only pools and priorities, and the scheduler's waiting, are left out.
+    only pools and priorities, and all waiting for a scheduler or before a retry, are left out.
     """
     pid = _fork()
     if pid:
@@ -146,10 +152,21 @@ def _drive(dag: Any, run_id: str) -> None:
             break
         for pid in [_start(dag, run_id, *key) for key in keys]:
             os.waitpid(pid, 0)
-        if not keys:
-            time.sleep(0.1)  # until a retry or a look is due
+        if not keys and not _hasten_retries(dag, run_id):
+            time.sleep(0.1)  # until a look is due
     if callback is not None:
         DagFileProcessor.execute_callbacks(SimpleNamespace(dags={dag.dag_id: dag}), [callback], False)
+
+
+def _hasten_retries(dag: Any, run_id: str) -> bool:
+    """Make the retries that a run waits for due now; whether it waits for any."""
+    with create_session() as session:
+        (run,) = DagRun.find(dag_id=dag.dag_id, run_id=run_id, session=session)
+        waiting = run.get_task_instances([TaskInstanceState.UP_FOR_RETRY], session=session)
+        for instance in waiting:
+            # The wait counts from here, and is a day at most.
+            instance.end_date -= timedelta(days=1)
+    return bool(waiting)
 
 
 def _start(dag: Any, run_id: str, task_id: str, map_index: int) -> int:

@@ -132,7 +132,7 @@ def test_with_a_failing_symbol_every_tick_is_attempted_and_check_tells_the_true_
     installation: Installation, backfilled: Session, shell: Shell
 ) -> None:
     day = installation.next_day()
-    with installation.fault("status", "IBM", status=503):
+    with installation.fault("cut", "IBM"):
         done = shell(f"airflow dags backfill --continue-on-failures {_two_ticks(day)} {COLLECTION}")
 
     assert done.returncode == 0, done.stdout + done.stderr
