@@ -2,8 +2,8 @@
 # Every target makes the environment .venv/ first, once. Elsewhere: docker compose up.
 
 PYTHON_OF_VENV = .venv/bin/python
-# Tests wait more than they compute. A file stays in one process: tests/conftest.py.
-PARALLEL = -n 2 --no-loadscope-reorder
+# Tests wait a third of their time: three processes for two cores. Order and grouping: tests/conftest.py.
+PARALLEL = -n 3 --no-loadscope-reorder
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help setup demo run shell test test-fast test-exhaustive test-second-python lint bench smoke-live \

@@ -96,14 +96,6 @@ def test_a_run_without_a_fault_sends_nothing(there: Alarmed, loaded: DagRun) -> 
     assert there.market.execute("SELECT count(*) FROM alerts").fetchone() == (0,)
 
 
-def test_a_collection_without_a_fault_sends_nothing(calm: Alarmed) -> None:
-    told = "SELECT count(*) FROM alerts"
-    before = calm.market.execute(told).fetchone()
-    assert collect(calm, "nothing_wrong").state == "success"
-    assert calm.catcher.mails == []
-    assert calm.market.execute(told).fetchone() == before
-
-
 def test_a_first_run_that_takes_too_long_is_mailed_while_it_runs(first: list[EmailMessage]) -> None:
     mail = named(first[:2], "warning", "Yahoo Finance Data Collection", "late")
     text = text_of(mail)
@@ -122,12 +114,16 @@ def test_a_manual_run_that_takes_too_long_is_mailed_while_it_runs(first: list[Em
     named(first[2:], "over", "Complete Data + Features Pipeline")
 
 
-def test_symbols_of_several_tasks_that_fail_are_one_mail_and_their_recovery_another(calm: Alarmed) -> None:
+def test_symbols_of_several_tasks_that_fail_are_one_mail_in_a_run_and_their_recovery_another(
+    calm: Alarmed,
+) -> None:
     with calm.fault("cut", *FAILING):
         run = collect(calm, "failing")
+        [mail] = calm.catcher.take()
+        calm.clear(run)
+        assert calm.catcher.mails == []
     assert run.state == "failed"
-    [mail] = calm.catcher.take()
-    assert "Yahoo Finance Data Collection" in mail["Subject"]
+    assert mail["Subject"].startswith("[MLTrading] critical: Yahoo Finance Data Collection")
     assert "2 of 4 symbols failed" in mail["Subject"]
     text = text_of(mail)
     assert "Symbols served: 2 of 4" in text
@@ -135,32 +131,14 @@ def test_symbols_of_several_tasks_that_fail_are_one_mail_and_their_recovery_anot
         assert f"- {symbol}: collect_symbol: " in text
     assert text.count("&task_id=collect_symbol&map_index=") == 2
     assert "&amp;task_id=collect_symbol&amp;map_index=" in html_of(mail)
-    assert collect(calm, "recovering").state == "success"
-    [mail] = calm.catcher.take()
-    assert mail["Subject"].startswith("[MLTrading] over: ")
-
-
-def test_the_same_symbols_that_fail_again_in_a_run_are_no_mail_and_others_are(calm: Alarmed) -> None:
-    # Not those of the test before, of which people have heard today.
-    one, other = UNIVERSE[::2]
-    with calm.fault("cut", one, other):
-        run = collect(calm, "again")
-        [mail] = calm.catcher.take()
-        calm.clear(run)
-        assert calm.catcher.mails == []
-    assert "2 of 4 symbols failed" in mail["Subject"]
-    with calm.fault("cut", other):
-        calm.clear(run)
-    [mail] = calm.catcher.take()
-    assert "critical" in mail["Subject"]
-    assert "1 of 4 symbols failed" in mail["Subject"]
-    assert f"- {other}: collect_symbol: " in text_of(mail)
     assert calm.clear(run).state == "success"
     [mail] = calm.catcher.take()
     assert mail["Subject"].startswith("[MLTrading] over: ")
 
 
-def test_a_retry_of_a_batch_repeats_only_the_symbols_that_failed(calm: Alarmed) -> None:
+def test_a_retry_of_a_batch_repeats_only_the_symbols_that_failed_and_tells_nobody(calm: Alarmed) -> None:
+    told = "SELECT count(*) FROM alerts"
+    before = calm.market.execute(told).fetchone()
     with calm.fault("cut", FEW[1], count=1):
         run = collect(calm, "retried", symbols=FEW)
     assert run.state == "success"
@@ -171,6 +149,7 @@ def test_a_retry_of_a_batch_repeats_only_the_symbols_that_failed(calm: Alarmed) 
         ("collect_symbol", FEW[1], 2, "ok"),
     ]
     assert calm.catcher.mails == []
+    assert calm.market.execute(told).fetchone() == before
 
 
 def test_input_that_is_refused_is_mailed_once_and_names_the_param(calm: Alarmed) -> None:
@@ -279,27 +258,18 @@ def clock(there: Alarmed) -> Iterator[Path]:
     file.unlink(missing_ok=True)
 
 
-def test_stale_data_is_told_in_trading_hours_and_not_at_night(calm: Alarmed, clock: Path) -> None:
-    """Weekends, holidays and half days are tried without Airflow, in tests/integration/test_alerts.py."""
+def test_stale_data_is_told_at_the_end_of_a_run_and_when_it_is_over(calm: Alarmed, clock: Path) -> None:
+    """At which hours: tests/integration/test_alert_checks.py."""
     (day,) = past_sessions(1)
     behind = UNIVERSE[0]
     with calm.market.transaction():
         for table in ("market_data", "feature_engineered_data"):
             delete = sql.SQL("DELETE FROM {} WHERE symbol = %s AND timestamp > %s")
             calm.market.execute(delete.format(sql.Identifier(table)), (behind, day.open - timedelta(days=7)))
-
-    def told_at(run_id: str, now: datetime) -> list[str]:
-        """The subjects of the mails after a run at the end of which it is a certain time."""
-        clock.write_text(now.isoformat())
-        collect(calm, run_id, symbols=UNIVERSE[1:2])
-        subjects = [str(mail["Subject"]) for mail in calm.catcher.take()]
-        # That its bars are missing is told at any hour.
-        return [subject for subject in subjects if "missing" not in subject]
-
-    assert told_at("night", day.close + timedelta(hours=7)) == []
-    assert told_at("noon", day.close - timedelta(hours=1)) == [
-        "[MLTrading] critical: bars of 1 symbol are stale"
-    ]
+    clock.write_text((day.close - timedelta(hours=1)).isoformat())
+    collect(calm, "noon", symbols=UNIVERSE[1:2])
+    assert "[MLTrading] critical: bars of 1 symbol are stale" in calm.catcher.subjects
+    calm.catcher.take()
     collect(calm, "fresh", symbols=[behind])
     assert "[MLTrading] over: bars of 1 symbol are stale" in calm.catcher.subjects
 
