@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from forks import Forks
+from forks import PRODUCT, Forks
 from market_databases import MarketDatabases
 from prepared import prepared_states
 from psycopg import sql
@@ -186,14 +186,7 @@ class Finished:
 @pytest.fixture(scope="session")
 def commands() -> Iterator[Forks]:
     """What runs the command line; test_command_line_ends.py starts it as a process of its own."""
-    forks = Forks(
-        *(
-            f"include.mltrading.{name}.*"
-            for name in ("market", "features", "store", "pipeline", "alerts", "operations")
-        ),
-        "include.mltrading.market.calendar:preload",
-        "include.mltrading.market.yahoo:preload",
-    )
+    forks = Forks(*PRODUCT)
     yield forks
     forks.close()
 

@@ -11,9 +11,12 @@ import json
 import logging
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +48,7 @@ def main() -> None:
     assert not bag.import_errors, bag.import_errors
     # Forks share what is loaded as long as nobody touches it.
     calendar.preload()
+    _warm()
     gc.freeze()
     commands = {
         "plant": plant,
@@ -65,6 +69,22 @@ def main() -> None:
         except Exception as error:  # the test that asked fails, the others go on
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def _warm() -> None:
+    """Let the tasks' processes be forks of one that has loaded what they import: a second less for each."""
+    here = Path(__file__).parent
+    os.environ["MLTRADING_WARM"] = f"mltrading-tests-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        # Not in the file system: nothing to remove.
+        listener.bind("\0" + os.environ["MLTRADING_WARM"])
+        listener.listen(100)
+        subprocess.Popen(
+            [sys.executable, str(here.with_name("forks.py"))],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            stdin=listener,
+        )
+    sys.executable = str(here / "warm_python")
 
 
 def plant(dag: Any, tick: str) -> str:
