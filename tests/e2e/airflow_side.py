@@ -14,8 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,7 +50,6 @@ def main() -> None:
     assert not bag.import_errors, bag.import_errors
     # Forks share what is loaded as long as nobody touches it.
     calendar.preload()
-    _warm()
     gc.freeze()
     commands = {
         "plant": plant,
@@ -71,13 +72,17 @@ def main() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _warm() -> None:
-    """Let the tasks' processes be forks of one that has loaded what they import: a second less for each."""
+@cache
+def _warm() -> tempfile.TemporaryDirectory[str]:
+    """Let the tasks' processes be forks of one that has loaded what they import: a second less for each.
+
+    The folder of its socket, for nobody else, which goes with this process.
+    """
+    folder = tempfile.TemporaryDirectory()
     here = Path(__file__).parent
-    os.environ["MLTRADING_WARM"] = f"mltrading-tests-{os.getpid()}"
+    os.environ["MLTRADING_WARM"] = f"{folder.name}/socket"
     with socket.socket(socket.AF_UNIX) as listener:
-        # Not in the file system: nothing to remove.
-        listener.bind("\0" + os.environ["MLTRADING_WARM"])
+        listener.bind(os.environ["MLTRADING_WARM"])
         listener.listen(100)
         subprocess.Popen(
             [sys.executable, str(here.with_name("forks.py"))],
@@ -85,6 +90,7 @@ def _warm() -> None:
             stdin=listener,
         )
     sys.executable = str(here / "warm_python")
+    return folder
 
 
 def plant(dag: Any, tick: str) -> str:
@@ -129,6 +135,7 @@ def begin(dag: Any, run_id: str) -> int:
     Airflow's own code decides what is next, runs each task in a fork and calls the callback when all is over;
     only pools and priorities, and all waiting for a scheduler or before a retry, are left out.
     """
+    _warm()
     pid = _fork()
     if pid:
         return pid
