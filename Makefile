@@ -4,8 +4,8 @@
 # AIRFLOW=3 after any target: on Airflow 3, in .venv-airflow3/; by itself where Python is too new for 2.11.
 VENV := $(shell AIRFLOW=$(AIRFLOW) include/standalone/setup.sh --folder)
 PYTHON_OF_VENV = $(VENV)/bin/python
-# Tests wait more than they compute. A file stays in one process: tests/conftest.py.
-PARALLEL = -n 2 --no-loadscope-reorder
+# Tests wait a third of their time: three processes for two cores. Order and grouping: tests/conftest.py.
+PARALLEL = -n 3 --no-loadscope-reorder
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help setup demo run shell test test-fast test-exhaustive test-second-python lint bench smoke-live \

@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from forks import Forks
+from forks import PRODUCT, Forks
 from market_databases import MarketDatabases
 from prepared import prepared_states
 from psycopg import sql
@@ -46,10 +46,31 @@ HASTY = {
 
 # Files whose tests share a running installation, which each process starts for itself.
 _TOGETHER = {
+    "tests/e2e/test_airflow3.py": "tests/e2e/test_scheduled_runs.py",
     "tests/e2e/test_scheduled_runs_late.py": "tests/e2e/test_scheduled_runs.py",
     "tests/e2e/test_roles.py": "tests/e2e/test_monitor_page.py",
     "tests/e2e/test_trigger_form.py": "tests/e2e/test_monitor_page.py",
 }
+# Which files begin first, the longest before the others.
+_FIRST = (
+    "tests/e2e/test_alert_mails.py",
+    "tests/e2e/test_scheduled_runs.py",
+    "tests/e2e/",
+    "tests/integration/",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With -n, the long files first, so that at the end nobody waits for one of them."""
+
+    def rank(item: pytest.Item) -> int:
+        return next(
+            (place for place, start in enumerate(_FIRST) if item.nodeid.startswith(start)), len(_FIRST)
+        )
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -166,14 +187,7 @@ class Finished:
 @pytest.fixture(scope="session")
 def commands() -> Iterator[Forks]:
     """What runs the command line; test_command_line_ends.py starts it as a process of its own."""
-    forks = Forks(
-        *(
-            f"include.mltrading.{name}.*"
-            for name in ("market", "features", "store", "pipeline", "alerts", "operations")
-        ),
-        "include.mltrading.market.calendar:preload",
-        "include.mltrading.market.yahoo:preload",
-    )
+    forks = Forks(*PRODUCT)
     yield forks
     forks.close()
 

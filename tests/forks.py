@@ -2,6 +2,8 @@
 
 Each line of JSON in is a call {"module" or "code", "arguments", "environment", "cwd"}, each line out how it
 ended: [exit code, stdout, stderr]. The environment is all that the call sees.
+
+With a listening socket as its input each connection is a call of `warm_python`, many at a time.
 """
 
 from __future__ import annotations
@@ -13,16 +15,27 @@ import os
 import pkgutil
 import runpy
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 _SECONDS = 120
+# What commands and tasks import, and load before they fork themselves.
+PRODUCT = (
+    *(
+        f"include.mltrading.{name}.*"
+        for name in ("market", "features", "store", "pipeline", "alerts", "operations")
+    ),
+    "include.mltrading.market.calendar:preload",
+    "include.mltrading.market.yahoo:preload",
+)
 
 
 class Forks:
@@ -76,12 +89,14 @@ def _serve(preload: list[str]) -> None:
             for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
                 if not found.name.endswith("__main__"):
                     importlib.import_module(found.name)
+    if stat.S_ISSOCK(os.fstat(0).st_mode):
+        _listen(socket.socket(fileno=0))
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             pid = os.fork()
             if pid == 0:
-                os._exit(_child(json.loads(line), out, err))
+                os._exit(_child(json.loads(line), out.fileno(), err.fileno()))
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             texts = []
             for file in (out, err):
@@ -90,12 +105,31 @@ def _serve(preload: list[str]) -> None:
         print(json.dumps([code, *texts]), file=answers, flush=True)
 
 
-def _child(call: dict[str, Any], out: IO[bytes], err: IO[bytes]) -> int:
+def _listen(listener: socket.socket) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection, _ = listener.accept()
+        if os.fork():
+            connection.close()
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        text, (out, err), *_ = socket.recv_fds(connection, 1 << 20, 2)
+        while more := connection.recv(1 << 20):
+            text += more
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_child(json.loads(text), out, err))
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        connection.sendall(str(code if code >= 0 else 128 - code).encode())
+        os._exit(0)
+
+
+def _child(call: dict[str, Any], out: int, err: int) -> int:
     """Do the call as a process of its own would; its exit code."""
     signal.alarm(_SECONDS)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(out.fileno(), 1)
-    os.dup2(err.fileno(), 2)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
     os.environ.clear()
     os.environ.update(call["environment"])
     os.chdir(call["cwd"])
@@ -123,4 +157,4 @@ def _child(call: dict[str, Any], out: IO[bytes], err: IO[bytes]) -> int:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1:])
+    _serve(sys.argv[1:] or [*PRODUCT])

@@ -18,10 +18,26 @@ from psycopg import sql
 
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.features.compute import compute
-from include.mltrading.features.definitions import COLUMNS, FEATURE_VERSION
-from include.mltrading.store.arrays import as_start, copy_rows
+from include.mltrading.features.definitions import COLUMNS, FEATURE_VERSION, LOOKBACK_BARS
+from include.mltrading.store.arrays import accept_arrays, as_start, copy_rows
 from include.mltrading.store.connection import connect
-from include.mltrading.store.feature_table import select_bars
+
+_BARS = """
+SELECT array_agg(timestamp), array_agg(ARRAY[open, high, low, close, volume::float8])
+FROM (
+    SELECT timestamp, open, high, low, close, volume
+    FROM market_data
+    WHERE symbol = %(symbol)s AND is_final AND timestamp >= coalesce(
+        (
+            SELECT timestamp FROM market_data
+            WHERE symbol = %(symbol)s AND is_final AND timestamp < %(since)s
+            ORDER BY timestamp DESC OFFSET %(lookback)s - 1 LIMIT 1
+        ),
+        '-infinity'
+    )
+    ORDER BY timestamp
+) AS bars
+"""
 
 
 def main(url: str, table: str, since: str, *symbols: str) -> None:
@@ -31,9 +47,13 @@ def main(url: str, table: str, since: str, *symbols: str) -> None:
     copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
         sql.Identifier(table), sql.SQL(", ").join(names)
     )
-    with connect(Settings(database_url=url)) as connection, connection.cursor() as cursor:
+    with connect(Settings(database_url=url)) as connection:
+        accept_arrays(connection)
+        cursor = connection.cursor(binary=True)
         for symbol in symbols:
-            starts, bars = select_bars(connection, symbol, stale_from)
+            given = {"symbol": symbol, "since": stale_from, "lookback": LOOKBACK_BARS}
+            [(starts, values)] = cursor.execute(_BARS, given).fetchall()
+            bars = np.ascontiguousarray(values.T)
             first = 0 if stale_from is None else int(np.searchsorted(starts, as_start(stale_from)))
             with cursor.copy(copy) as rows:
                 for piece in copy_rows(symbol, starts[first:], compute(*bars)[first:], FEATURE_VERSION):

@@ -271,6 +271,8 @@ def installed(state: Path, folder: Path, symbols: list[str]) -> Iterator[Install
         stack.export("MLTRADING_DEPLOYMENTS_FILE", str(deployments_file))
         # The files do not change: parsing them twice a minute is a tenth of a core.
         stack.export("AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL", "600")
+        # A backfill sleeps so long between two looks at its tasks, five seconds by default.
+        stack.export("AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC", "1")
         with (
             connect_metadata(stack) as metadata,
             psycopg.connect(stack.environment["MLTRADING_DATABASE_URL"], autocommit=True) as market,

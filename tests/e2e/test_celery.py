@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from airflow_lanes import on_2
 from redis_server import needs_redis
 from running_installation import Installation, tick_of, write_deployments
 
@@ -21,7 +22,7 @@ from include.standalone.runs import connect_metadata
 from include.standalone.stack import Stack, Started
 from include.standalone.state import free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.exhaustive, needs_redis]
+pytestmark = [pytest.mark.e2e, pytest.mark.exhaustive, needs_redis, on_2]
 
 SYMBOLS = ["AAPL", "IBM"]
 RATE = 1

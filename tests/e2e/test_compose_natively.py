@@ -20,6 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 import requests
+from airflow_lanes import on_2
 from compose_files import copy_into_the_image, env_file, interpolated, services
 from left_behind import left_behind
 from mail_catcher import MailCatcher
@@ -33,7 +34,7 @@ from include.standalone.stack import Stack
 from include.standalone.state import free_port
 
 # Each service, command and health check starts a whole Airflow of its own: minutes of processor time.
-pytestmark = [pytest.mark.e2e, pytest.mark.exhaustive, needs_redis]
+pytestmark = [pytest.mark.e2e, pytest.mark.exhaustive, needs_redis, on_2]
 
 AIRFLOW_SERVICES = ("airflow-worker", "scheduler", "webserver", "triggerer")
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from airflow_lanes import on_2
 
 if TYPE_CHECKING:
     # Not at run time: pytest loads the module as a plugin.
     from tests.e2e.browser import Site
 
 pytest_plugins = ["tests.e2e.browser"]
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, on_2]
 
 DAGS = {
     "complete-data-and-features-ondemand",

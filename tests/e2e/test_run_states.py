@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from airflow_lanes import on_2
 from running_installation import (
     Installation,
     bars_until,
@@ -21,7 +22,7 @@ from running_installation import (
 
 from include.standalone.demo import COLLECTION, FEATURES, LOAD
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, on_2]
 
 SYMBOLS = ["AAPL", "IBM", "MSFT"]
 SERVED = dict.fromkeys(SYMBOLS, "success")
@@ -78,7 +79,7 @@ def test_clearing_an_old_tick_repeats_it_at_the_same_instant_and_writes_nothing(
 def test_one_failed_symbol_makes_the_run_red_after_the_others_were_served(there: Installation) -> None:
     day = there.next_day()
     expected = bars_until(day, tick_of(day))
-    with there.fault("status", "IBM", status=503):
+    with there.fault("cut", "IBM"):
         collection, features = there.run_tick(day)
 
     assert (collection.state, features.state) == ("failed", "success")
@@ -98,7 +99,7 @@ def test_one_failed_symbol_makes_the_run_red_after_the_others_were_served(there:
 def test_too_few_symbols_close_the_gate_and_clearing_both_runs_repairs_them(there: Installation) -> None:
     day = there.next_day()
     expected = bars_until(day, tick_of(day))
-    with there.fault("status", "AAPL", "IBM", status=503):
+    with there.fault("cut", "AAPL", "IBM"):
         collection, features = there.run_tick(day)
 
     assert (collection.state, features.state) == ("failed", "failed")

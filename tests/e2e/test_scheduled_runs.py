@@ -84,13 +84,16 @@ def gated(scheduled: Installation) -> Gated:
         run_ids = [
             (dag_id, scheduled.plant(dag_id, tick_of(day, dag_id))) for dag_id in (COLLECTION, FEATURES)
         ]
-        environments = scheduled.until("a collecting process", lambda: list(_task_environments("MSFT")))
+        environments = scheduled.until(
+            "a collecting process", lambda: list(_task_environments(scheduled, "MSFT"))
+        )
         collection, features = (scheduled.ended(dag_id, run_id) for dag_id, run_id in run_ids)
     return Gated(day, collection, features, environments)
 
 
-def _task_environments(symbol: str) -> Iterator[dict[str, str]]:
-    """The environments of the processes that work on a symbol now."""
+def _task_environments(installation: Installation, symbol: str) -> Iterator[dict[str, str]]:
+    """The environments of the installation's processes that work on a symbol now."""
+    file = installation.stack.environment["MLTRADING_SYMBOLS_FILE"]
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
@@ -101,7 +104,8 @@ def _task_environments(symbol: str) -> Iterator[dict[str, str]]:
             continue  # gone, or another user's
         if words[1:4] == ["-m", "include.mltrading", "task"]:
             variables = dict(line.split("=", 1) for line in text.split("\0") if "=" in line)
-            if f'"symbols": ["{symbol}"]' in variables.get("MLTRADING_TASK", ""):
+            ours = variables.get("MLTRADING_SYMBOLS_FILE") == file  # other tests run theirs meanwhile
+            if ours and f'"symbols": ["{symbol}"]' in variables.get("MLTRADING_TASK", ""):
                 yield variables
 
 

@@ -13,6 +13,7 @@ from email.message import EmailMessage
 from functools import partial
 
 import pytest
+from airflow_lanes import on_2
 from alarmed import Alarmed, once_a_year
 from mail_catcher import text_of
 
@@ -20,7 +21,7 @@ from include.mltrading.alerts.render import in_new_york
 from include.standalone.demo import COLLECTION, FEATURES
 from include.standalone.runs import DagRun
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, on_2]
 
 
 @dataclass(frozen=True)

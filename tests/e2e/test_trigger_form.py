@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from airflow_lanes import on_2
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from include.mltrading.configuration.settings import Settings
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tests.e2e.browser import Site
 
 pytest_plugins = ["tests.e2e.browser"]
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, on_2]
 
 ONDEMAND = "complete-data-and-features-ondemand"
 COLLECTION = "yahoo-production-data-collection"

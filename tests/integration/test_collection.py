@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -21,6 +23,9 @@ from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.runner import Outcome
 from include.mltrading.pipeline.steps import COLLECT
 from include.mltrading.pipeline.window import Window
+from include.mltrading.store import ledger
+from include.mltrading.store.connection import connect
+from tests.round_trips import counted
 
 pytestmark = [
     pytest.mark.integration,
@@ -260,3 +265,21 @@ def test_publishing_needs_its_share_and_verifying_needs_all(collect: Collect, se
     with pytest.raises(Exception, match="NEVER"):
         verify(settings, run, [COLLECT], asked)
     assert verify(settings, run, [COLLECT], ["AAPL", "MSFT"])[0].failed == {}
+
+
+def test_a_symbol_that_is_known_takes_no_more_round_trips_than_its_statements_need(
+    collect: Collect,
+    settings: Settings,
+    simulator: MarketSimulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    collect("AAPL", tick=TICK - timedelta(hours=1))
+    pointed = dataclasses.replace(settings, yahoo_url=simulator.url, yahoo_requests_per_second=1000.0)
+    run = Run("dag", "run", 1, TICK)
+    with connect(settings) as connection, counted(connection, tmp_path) as trips:
+        ledger.claim(connection, run.attempt(COLLECT), ["AAPL"])
+        monkeypatch.setattr("include.mltrading.pipeline.collect.connect", lambda _: nullcontext(connection))
+        assert Collection(pointed, run, Window(TICK, sessions=3), timedelta())("AAPL", lambda: None) == 1
+    # Where to start 5, the vendor's session 1, the turn 3, its end 1, the transaction 17; and the claim here.
+    assert trips[0] <= 28

@@ -289,7 +289,7 @@ def test_a_failure_that_would_come_again_is_told_by_its_exit_code(
     verdict = cli("task", **environment, MLTRADING_TASK=task("publish_bars", ["ZZTOP"]))
     assert verdict.code == 65
     assert "error: too few symbols" in verdict.out
-    simulator.close()
+    simulator.fault("cut")
     passing = cli("task", **environment, MLTRADING_TASK=task("collect_symbol", ["AAPL"], data_period="3d"))
     assert passing.code == 1
 

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -63,7 +64,8 @@ def features(settings: Settings) -> Compute:
         run = Run("dag", f"run{next(runs)}", 1, END)
         with connect(settings) as connection:
             ledger.claim(connection, run.attempt(STEP), [symbol])
-        return FeatureComputation(settings, run, full=full, dry_run=dry_run)(symbol, lambda: None)
+        with closing(FeatureComputation(settings, run, full=full, dry_run=dry_run)) as computation:
+            return computation(symbol, lambda: None)
 
     return call
 
@@ -209,9 +211,8 @@ def test_a_revision_that_races_a_features_run_is_never_lost(
         blocked.wait()
         time.sleep(0.2)
         # The features run of this transaction: reads and writes while the revision waits.
-        state = feature_table.lock_state(connection, "AAPL")
+        state, starts, columns = feature_table.lock_stale(connection, "AAPL", full=False)()
         assert state.stale_from is not None
-        starts, columns = feature_table.select_bars(connection, "AAPL", state.stale_from)
         feature_table.upsert_features(
             connection, "AAPL", starts, compute(*columns), features_until=state.features_until
         )

@@ -5,22 +5,25 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import logging
+import mmap
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from include.market_simulator import bars as simulated_bars
 from include.mltrading.cli.task import feature_limits
 from include.mltrading.configuration.settings import Settings
 from include.mltrading.errors import MLTradingError
+from include.mltrading.features.compute import compute
 from include.mltrading.market.bars import Bar
+from include.mltrading.pipeline import features
 from include.mltrading.pipeline.batch import run_batch, worst_exit_code
 from include.mltrading.pipeline.features import FeatureComputation
 from include.mltrading.pipeline.publish import tally, verify
@@ -28,7 +31,6 @@ from include.mltrading.pipeline.run import Run
 from include.mltrading.pipeline.steps import FEATURES
 from include.mltrading.store import ledger, market_data
 from include.mltrading.store.connection import Connection, connect
-from tests.left_behind import left_behind
 
 pytestmark = pytest.mark.integration
 
@@ -36,7 +38,6 @@ END = datetime(2026, 1, 21, 16, tzinfo=UTC)
 RUN = Run("dag", "run", 1, END)
 SYMBOLS = [f"S{number}" for number in range(4)]
 BAD = "S1"
-MARK = "grandchild-of-a-bad-symbol"
 
 
 @pytest.fixture
@@ -71,17 +72,53 @@ def hang() -> None:
 
 
 def grandchild() -> None:
-    deaf = "import os, signal, time; os.setsid(); signal.signal(15, signal.SIG_IGN); time.sleep(60)"
-    subprocess.Popen([sys.executable, "-c", deaf, MARK])
+    if os.fork() == 0:
+        leave_behind()
     time.sleep(60)
 
 
 def daemon() -> None:
+    if os.fork() == 0:
+        if os.fork() == 0:
+            leave_behind()
+        os._exit(0)
     # Its parent is gone at once: nothing in the process tree leads from the symbol to it any more.
-    subprocess.Popen(
-        ["sh", "-c", f"setsid {sys.executable} -c 'import time; time.sleep(60)' {MARK} &"]
-    ).wait()
+    os.wait()
+    while not born[0]:
+        time.sleep(0.01)
     os._exit(5)
+
+
+# A process cannot tell of itself but by memory: what computes a symbol can open nothing.
+born = memoryview(mmap.mmap(-1, 8)).cast("q")
+
+
+def leave_behind() -> None:
+    """Be a process that ignores SIGTERM, in a session of its own."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    born[0] = os.getpid()
+    time.sleep(60)
+    os._exit(0)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@dataclass
+class Noting(FeatureComputation):
+    """Tells what is computed for which symbol. at_hand: the symbol."""
+
+    at_hand: str = ""
+
+    def __call__(self, symbol: str, started: Callable[[], None]) -> int:
+        self.at_hand = symbol
+        return super().__call__(symbol, started)
 
 
 @pytest.mark.parametrize(
@@ -99,22 +136,22 @@ def test_a_bad_symbol_is_recorded_and_the_others_are_served(
     settings: Settings,
     connection: Connection,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
     misbehave: Callable[[], None],
     status: str,
     error: str,
     seconds: float,
     cpu_seconds: float,
 ) -> None:
-    computation = FeatureComputation(settings, RUN)
+    work = Noting(settings, RUN)
+    born[0] = 0
 
-    def work(symbol: str, started: Callable[[], None]) -> int:
-        def then() -> None:
-            started()
-            if symbol == BAD:
-                misbehave()
+    def compute_badly(*bars: NDArray[np.float64]) -> NDArray[np.float64]:
+        if work.at_hand == BAD:
+            misbehave()
+        return compute(*bars)
 
-        return computation(symbol, then)
-
+    monkeypatch.setattr(features, "compute", compute_badly)
     # A loop must run into the other limit, also where the machine is busy with something else.
     clock = 60 if misbehave is loop else 5
     limits = feature_limits(
@@ -123,7 +160,8 @@ def test_a_bad_symbol_is_recorded_and_the_others_are_served(
     with caplog.at_level(logging.ERROR):
         outcomes = run_batch(settings, RUN, FEATURES, SYMBOLS, work, limits=limits, concurrency=2)
 
-    assert left_behind(MARK) == []
+    assert (born[0] != 0) == (misbehave in (grandchild, daemon))
+    assert not born[0] or not is_alive(born[0])
     served = {symbol for symbol in SYMBOLS if symbol != BAD}
     rows = {
         row[0]: row[1:]
@@ -154,6 +192,7 @@ def test_a_bad_symbol_is_recorded_and_the_others_are_served(
     ).fetchone()
     assert others == (0,)
     # The next try does what is left, and only that.
+    monkeypatch.undo()
     again = replace(RUN, try_number=2)
     retried = run_batch(
         settings, again, FEATURES, SYMBOLS, FeatureComputation(settings, again), limits=limits

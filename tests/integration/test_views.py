@@ -6,6 +6,7 @@ import csv
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,13 +34,13 @@ SYMBOLS = ["AAPL", "MSFT", "NVDA"]
 def stored(settings: Settings) -> Iterator[Connection]:
     """Three symbols of 120 final bars with features, and a provisional bar; AAPL has a final one without."""
     run = Run("dag", "run", 1, END)
-    with connect(settings) as connection:
+    with connect(settings) as connection, closing(FeatureComputation(settings, run)) as compute:
         ledger.claim(connection, run.attempt(FEATURES), SYMBOLS)
         for symbol in SYMBOLS:
             bars = [Bar(*bar) for bar in simulated_bars(7, symbol, END - timedelta(days=60), END)]
             final = [(bar, True) for bar in bars[:120]]
             market_data.upsert_bars(connection, symbol, final, source="simulated", correlation_id="x")
-            FeatureComputation(settings, run)(symbol, lambda: None)
+            compute(symbol, lambda: None)
             newer = [(bars[120], symbol == "AAPL"), (bars[121], False)]
             market_data.upsert_bars(connection, symbol, newer, source="simulated", correlation_id="x")
         yield connection
@@ -53,7 +54,7 @@ def test_bars_with_features_are_the_final_bars_with_all_features(stored: Connect
     assert names == ["symbol", "timestamp", *prices, *COLUMNS, "feature_version"]
     assert len(rows) == 3 * 120
     for symbol in SYMBOLS:
-        starts, bars = feature_table.select_bars(stored, symbol, None)
+        starts, bars = feature_table.select_bars(stored, symbol, full=True)
         features = feature_table.select_features(stored, symbol)
         mine = [row for row in rows if row[0] == symbol]
         np.testing.assert_array_equal(np.array([row[2:7] for row in mine], dtype=float), bars[:, :120].T)

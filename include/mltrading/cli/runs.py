@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 # The vendor is asked by so many processes at a time; see the pool yahoo_api.
 _FETCHES = 5
-# A symbol's process waits for PostgreSQL half of its time, so twice the cores are kept busy; and at most so
-# many connections are taken, beside the one of the command itself.
-_COMPUTATIONS = 8
+# So many processes compute, with a connection each: one waits for PostgreSQL while others keep cores busy.
+_COMPUTATIONS = 3
 
 
 def register(add: Add) -> None:
@@ -135,7 +134,6 @@ def _reload(options: argparse.Namespace, settings: Settings) -> int:
 
 def _features(options: argparse.Namespace, settings: Settings) -> int:
     from include.mltrading.cli.task import feature_limits
-    from include.mltrading.operations import check
     from include.mltrading.pipeline.batch import run_batch
     from include.mltrading.pipeline.features import FeatureComputation
     from include.mltrading.pipeline.run import Run
@@ -144,10 +142,12 @@ def _features(options: argparse.Namespace, settings: Settings) -> int:
 
     symbols = chosen_symbols(options, settings)
     if options.symbols is not None:
+        from include.mltrading.operations import check
+
         check.require_bars(settings, symbols)
     run = Run.from_command_line(None)
     work = FeatureComputation(settings, run, full=options.full, dry_run=options.dry_run)
-    limits, concurrency = feature_limits(settings), min(2 * (os.cpu_count() or 1), _COMPUTATIONS)
+    limits, concurrency = feature_limits(settings), _COMPUTATIONS
     log_to_stderr(run.correlation_id, logging.WARNING)
     with Progress(options, len(symbols)) as progress:
         if options.dry_run:

@@ -146,7 +146,7 @@ def _differences(connection: Connection, symbol: str) -> list[float]:
     from include.mltrading.store.arrays import as_start
 
     since = market_data.archived_before(connection, symbol)
-    starts, bars = feature_table.select_bars(connection, symbol, since, archived=since is not None)
+    starts, bars = feature_table.select_bars(connection, symbol, full=True)
     first = 0 if since is None else int(np.searchsorted(starts, as_start(since)))
     features = feature_table.select_features(connection, symbol)
     stored = features.values[features.current]

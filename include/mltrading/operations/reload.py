@@ -70,7 +70,8 @@ class Reload(Collection):
                 actions += [(paid.ex_date, "dividend", paid.amount) for paid in reply.dividends]
                 market_data.end_actions(connection, symbol, actions, correlation_id=run_id)
                 market_data.take_back_releases(connection, symbol)
-                written = self._store(connection, reply, good, refused, adjustment, start)
+                stored = market_data.final_bars(connection, symbol, start, self.window.end)
+                written = self._store(connection, reply, good, refused, adjustment, stored, start)
                 market_data.forget_archive(connection, symbol)
                 ledger.finish(connection, self.run.attempt(RELOAD), symbol, begun, away + written.bars)
         log.info("%s: %d stored bars put away, %d written", symbol, away, written.bars)

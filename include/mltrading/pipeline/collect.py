@@ -80,18 +80,19 @@ class Collection:
                 with connection.transaction():
                     market_data.lock_symbol(connection, symbol)
                     _require_not_archived(connection, symbol, start)
-                    doubtful = self._doubtful(connection, reply, good, start)
+                    stored = market_data.final_bars(connection, symbol, start, end)
+                    doubtful = self._doubtful(connection, reply, good, stored)
                     if not doubtful or served is not None:
                         if doubtful:
                             require_same_company(
                                 symbol, doubtful, served or [], reply.first_trade, reply.splits
                             )
-                        adjustment = _reconciled(connection, reply, good, start, end)
+                        adjustment = _reconciled(connection, reply, good, stored, start)
                         oldest = market_data.oldest_bar(connection, symbol)
                         # History moves to a new basis: what the vendor serves of it is better than what we
                         # scale.
                         if wide or not adjustment.moves_table or oldest is None or oldest >= start:
-                            written = self._store(connection, reply, good, refused, adjustment, start)
+                            written = self._store(connection, reply, good, refused, adjustment, stored, start)
                             ledger.finish(connection, self.run.attempt(COLLECT), symbol, begun, written.bars)
                             break
                         start, wide = self.window.widened(oldest), True
@@ -145,7 +146,7 @@ class Collection:
         return min(starts)
 
     def _doubtful(
-        self, connection: Connection, reply: VendorReply, good: list[tuple[Bar, bool]], start: datetime
+        self, connection: Connection, reply: VendorReply, good: list[tuple[Bar, bool]], stored: list[Bar]
     ) -> list[Bar]:
         """Stored bars of which the reply leaves open whether they are the same company's; mostly none."""
         symbol = reply.symbol
@@ -153,7 +154,6 @@ class Collection:
             first = reply.first_trade - FIRST_TRADE_TOLERANCE
             if before := market_data.newest_before(connection, symbol, first):
                 return before
-        stored = market_data.final_bars(connection, symbol, start, self.window.end)
         if not too_few_agree([bar for bar, is_final in good if is_final], stored):
             return []
         reach = self.window.widened(stored[0].timestamp)
@@ -204,19 +204,18 @@ class Collection:
         good: list[tuple[Bar, bool]],
         refused: list[RefusedBar],
         adjustment: Adjustment,
+        stored: list[Bar],
         start: datetime,
     ) -> market_data.Written:
         """Everything that the reply changes, in the caller's transaction and under the symbol's lock."""
         symbol, run_id = reply.symbol, self.run.correlation_id
         market_data.claim_source(connection, reply.source)
         restated = self._record_splits(connection, symbol, adjustment)
+        if restated:
+            stored = market_data.final_bars(connection, symbol, start, self.window.end)
         judged = judge(
             adjustment.rebased(good),
-            [
-                bar
-                for bar in market_data.final_bars(connection, symbol, start, self.window.end)
-                if bar.timestamp not in adjustment.mistaken
-            ],
+            [bar for bar in stored if bar.timestamp not in adjustment.mistaken],
             market_data.released_bars(connection, symbol),
         )
         retracted = market_data.retract_bars(connection, symbol, judged.untrue, correlation_id=run_id)
@@ -291,11 +290,10 @@ def _reconciled(
     connection: Connection,
     reply: VendorReply,
     good: list[tuple[Bar, bool]],
+    stored: list[Bar],
     start: datetime,
-    end: datetime,
 ) -> Adjustment:
     """On which split basis reply and table stand; call it under the symbol's lock."""
-    stored = market_data.final_bars(connection, reply.symbol, start, end)
     return reconcile(
         reply.symbol,
         [bar for bar, _ in good],

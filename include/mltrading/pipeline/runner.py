@@ -1,9 +1,10 @@
-"""The isolated runner: a forked process for each symbol, with limits, and nothing of it left behind.
+"""The isolated runner: symbols in forked processes, with limits, and nothing of them left behind.
 
 The runner imports what the work needs once; every child starts from there in about a millisecond. A child
 leads a session of its own, dies with the runner (parent-death signal), and may use only so much time, CPU
-and memory. The runner is a subreaper: whatever a child started and left behind comes to the runner, which
-kills it.
+and memory for a symbol. It ends with its symbol, or, where the work is a LastingWork, when none is left; one
+that dies before is replaced. The runner is a subreaper: whatever a child started and left behind comes to the
+runner, which kills it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import selectors
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -21,9 +23,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from include.mltrading.pipeline.child import EXIT_TERMINATED, STARTED, Limits, Work, be_child
+from include.mltrading.pipeline.child import (
+    EXIT_TERMINATED,
+    STARTED,
+    Answer,
+    LastingWork,
+    Limits,
+    Work,
+    be_child,
+    ended,
+)
 from include.mltrading.pipeline.linux import (
     PR_SET_CHILD_SUBREAPER,
     children,
@@ -31,6 +42,7 @@ from include.mltrading.pipeline.linux import (
     kill_leftovers,
     prctl,
 )
+from include.mltrading.store.ledger import Used
 
 _CANCELLED = "the task was told to stop"
 
@@ -65,10 +77,12 @@ class Terminated(SystemExit):
 
 @dataclass
 class _Child:
-    symbol: str
+    """A process. symbol: the one that it works on, None when it may end. channel: to and from it."""
+
+    symbol: str | None
     pid: int
     pidfd: int
-    pipe: int
+    channel: int
     begun: float
     deadline: float
     received: bytes = b""
@@ -84,12 +98,13 @@ def run_isolated(
     concurrency: int,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Call work(symbol, started) in a process of its own for each symbol, `concurrency` at a time.
+    """Call work(symbol, started) for each symbol, in `concurrency` processes at a time.
 
-    The work calls started() once it is connected, and returns the rows it wrote; an MLTradingError becomes
-    the symbol's error, so does one of the database, and any other exception with its traceback on stderr.
-    One symbol's end never touches another's, nor does a fault of the runner itself at one. On SIGTERM every
-    child is killed, reported as cancelled, and Terminated is raised.
+    Each process does one symbol; of a LastingWork, one after the other. The work calls started() once it is
+    connected, and returns the rows it wrote; an MLTradingError becomes the symbol's error, so does one of the
+    database, and any other exception with its traceback on stderr. One symbol's end never touches another's,
+    nor does a fault of the runner itself at one. On SIGTERM every child is killed, reported as cancelled, and
+    Terminated is raised.
     """
     batch = _Batch(symbols, work, limits, concurrency, on_outcome)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -136,7 +151,7 @@ class _Batch:
                 child: _Child = key.data
                 if child.pid not in self._running:
                     continue  # finished by an event before this one: its descriptors are closed
-                if key.fd == child.pipe:
+                if key.fd == child.channel:
                     self._receive(child)
                 else:
                     self._finish(child)
@@ -174,7 +189,7 @@ class _Batch:
             return
         self._running[child.pid] = child
         try:
-            self.selector.register(child.pipe, selectors.EVENT_READ, child)
+            self.selector.register(child.channel, selectors.EVENT_READ, child)
             self.selector.register(child.pidfd, selectors.EVENT_READ, child)
         except Exception as error:
             self._give_up(child, error)
@@ -182,9 +197,25 @@ class _Batch:
     def _receive(self, child: _Child) -> None:
         try:
             if not _receive(child, self._limits):
-                self.selector.unregister(child.pipe)
+                self.selector.unregister(child.channel)
+            elif isinstance(self._work, LastingWork) and child.received.endswith(b"\n") and not child.verdict:
+                self._go_on(child)
         except Exception as error:
             self._give_up(child, error)
+
+    def _go_on(self, child: _Child) -> None:
+        """Take the answer of a process that lasts, and give it the next symbol."""
+        outcome = _outcome(child, _answer(child, 0, self._limits))
+        if outcome.status != "ok":
+            kill_leftovers(set(self._running) | self._foreign)
+        child.symbol = None
+        self._tell(outcome)
+        child.symbol = self._waiting.popleft() if self._waiting else None
+        child.received, child.started = b"", False
+        child.begun = time.monotonic()
+        child.deadline = child.begun + self._limits.startup_seconds
+        with contextlib.suppress(ConnectionError):  # that it is dead, its pidfd tells
+            os.write(child.channel, f"{child.symbol or ''}\n".encode())
 
     def _give_up(self, child: _Child, error: Exception) -> None:
         child.verdict = child.verdict or ("error", _fault_text(error))
@@ -193,10 +224,12 @@ class _Batch:
 
     def _finish(self, child: _Child) -> None:
         del self._running[child.pid]
-        for descriptor in (child.pidfd, child.pipe):
+        for descriptor in (child.pidfd, child.channel):
             with contextlib.suppress(KeyError):
                 self.selector.unregister(descriptor)
-        self._tell(_collect(child, set(self._running), self._foreign))
+        answer = _collect(child, self._limits, set(self._running), self._foreign)
+        if child.symbol is not None:
+            self._tell(_outcome(child, answer))
 
 
 def _time_left(children: Iterable[_Child]) -> float | None:
@@ -209,30 +242,28 @@ def _fork(symbol: str, work: Work, limits: Limits) -> _Child:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
-    read_end, write_end = os.pipe()
-    try:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
         pid = os.fork()
         if pid == 0:
-            os.close(read_end)
-            be_child(symbol, work, limits, write_end, parent)
+            ours.close()
+            be_child(symbol, work, limits, theirs.fileno(), parent)
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:
             kill_group(pid)
             os.waitpid(pid, 0)
             raise
-    except OSError:
-        os.close(read_end)
-        raise
-    finally:
-        os.close(write_end)
-    now = time.monotonic()
-    return _Child(symbol, pid, pidfd, read_end, now, now + limits.startup_seconds)
+        now = time.monotonic()
+        return _Child(symbol, pid, pidfd, ours.detach(), now, now + limits.startup_seconds)
 
 
 def _receive(child: _Child, limits: Limits) -> bool:
     """Take what the child sent; False when it has closed its end."""
-    content = os.read(child.pipe, 65536)
+    try:
+        content = os.read(child.channel, 65536)
+    except ConnectionResetError:  # it has died before it read its next symbol
+        return False
     child.received += content
     if not child.started and child.received.startswith(STARTED):
         child.started = True
@@ -241,15 +272,15 @@ def _receive(child: _Child, limits: Limits) -> bool:
     return bool(content)
 
 
-def _collect(child: _Child, others: set[int], foreign: set[int]) -> Outcome:
-    """Reap a finished child and everything it left behind."""
-    wait_status, cpu_seconds, peak_memory_bytes = 0, 0.0, 0
+def _collect(child: _Child, limits: Limits, others: set[int], foreign: set[int]) -> Answer:
+    """Reap a finished child and everything it left behind; returns how it ended, and what it used."""
+    wait_status, used = 0, Used(0.0, 0)
     try:
         _, wait_status, usage = os.wait4(child.pid, 0)
-        cpu_seconds, peak_memory_bytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-        os.set_blocking(child.pipe, False)
-        with contextlib.suppress(BlockingIOError):
-            while content := os.read(child.pipe, 65536):
+        used = Used(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+        os.set_blocking(child.channel, False)
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while content := os.read(child.channel, 65536):
                 child.received += content
         if wait_status != 0 or child.verdict is not None or not others:
             # A walk through all processes costs milliseconds: after a good end it can wait for the last.
@@ -257,42 +288,40 @@ def _collect(child: _Child, others: set[int], foreign: set[int]) -> Outcome:
     except Exception as error:
         child.verdict = child.verdict or ("error", _fault_text(error))
     finally:
-        for descriptor in (child.pidfd, child.pipe):
+        for descriptor in (child.pidfd, child.channel):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
-    answer = _answer(child, wait_status)
+    return used._asdict() | _answer(child, wait_status, limits)
+
+
+def _answer(child: _Child, wait_status: int, limits: Limits) -> Answer:
+    content = child.received.removeprefix(STARTED)
+    # Data that was committed before the limit struck is there, whatever came after.
+    with contextlib.suppress(json.JSONDecodeError):
+        answer: Answer = json.loads(content)
+        if answer["status"] == "out_of_memory":
+            answer["error"] = f"needs more than {limits.memory_mb} MB of memory"
+        if answer["status"] == "ok" or child.verdict is None:
+            return answer
+    if child.verdict is not None:
+        status, error = child.verdict
+        return {"status": status, "error": error}
+    return ended(wait_status)
+
+
+def _outcome(child: _Child, answer: Answer) -> Outcome:
     return Outcome(
-        symbol=child.symbol,
+        symbol=child.symbol or "",
         status=answer["status"],
         rows_written=answer.get("rows", 0),
         seconds=time.monotonic() - child.begun,
-        cpu_seconds=cpu_seconds,
-        peak_memory_bytes=peak_memory_bytes,
+        cpu_seconds=answer["cpu_seconds"],
+        peak_memory_bytes=answer["peak_memory_bytes"],
         error=answer.get("error"),
         exit_code=answer.get("exit_code", 0 if answer["status"] == "ok" else 1),
         hopeless=answer.get("hopeless", False),
         failure=answer.get("failure"),
     )
-
-
-def _answer(child: _Child, wait_status: int) -> dict[str, Any]:
-    content = child.received.removeprefix(STARTED)
-    if content:
-        # Data that was committed before the limit struck is there, whatever came after.
-        with contextlib.suppress(json.JSONDecodeError):
-            answer: dict[str, Any] = json.loads(content)
-            if answer["status"] == "ok" or child.verdict is None:
-                return answer
-    if child.verdict is not None:
-        status, error = child.verdict
-        return {"status": status, "error": error}
-    if os.WIFSIGNALED(wait_status):
-        number = os.WTERMSIG(wait_status)
-        if number == signal.SIGXCPU:
-            return {"status": "timeout", "error": "used up its processor time; look at its bars for damage"}
-        hint = "; the kernel may have been out of memory" if number == signal.SIGKILL else ""
-        return {"status": "crashed", "error": f"ended by signal {signal.Signals(number).name}{hint}"}
-    return {"status": "crashed", "error": f"ended with exit code {os.WEXITSTATUS(wait_status)} and no answer"}
 
 
 def _timeout_text(child: _Child, limits: Limits) -> str:

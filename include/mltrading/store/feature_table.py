@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 
 from include.mltrading.features.definitions import COLUMNS, FEATURE_VERSION, LOOKBACK_BARS
-from include.mltrading.store.arrays import Starts, accept_arrays, as_instants, as_start, copy_rows
+from include.mltrading.store.arrays import Starts, accept_arrays, as_instants, copy_rows
 from include.mltrading.store.connection import Connection
 from include.mltrading.store.queries import query
 
+Rows = psycopg.Cursor[tuple[Any, ...]]
 _NO_STARTS: Starts = np.empty(0, dtype="datetime64[us]")
 
 
@@ -30,7 +32,10 @@ class State(NamedTuple):
     archived_before: datetime | None = None
 
     def recompute_from(self, *, full: bool) -> datetime | None:
-        """The first instant whose features are computed (None: the first bar): never of an archived bar."""
+        """The first instant whose features are computed (None: the first bar): never of an archived bar.
+
+        As in select_bars.sql.
+        """
         if full or self.stale_from is None or self.archived_before is None:
             return self.archived_before if full else self.stale_from
         return max(self.stale_from, self.archived_before)
@@ -49,27 +54,24 @@ class StoredFeatures(NamedTuple):
 
 def lock_state(connection: Connection, symbol: str) -> State:
     """The symbol's state, held until the transaction ends; all None for a symbol without bars."""
-    row = connection.execute(query("features/lock_symbol_state"), {"symbol": symbol}).fetchone()
-    return State(*row) if row else State()
+    return _state(_lock_state(connection, symbol))
 
 
-def select_bars(
-    connection: Connection, symbol: str, stale_from: datetime | None, *, archived: bool = False
-) -> tuple[Starts, NDArray[np.float64]]:
-    """Final bars from LOOKBACK_BARS before `stale_from` (None: all of them), in time order.
+def lock_stale(
+    connection: Connection, symbol: str, *, full: bool
+) -> Callable[[], tuple[State, Starts, NDArray[np.float64]]]:
+    """`lock_state` and `select_bars` for a pipeline; call what is returned when that has ended."""
+    state, bars = _lock_state(connection, symbol), _select_bars(connection, symbol, full)
+    return lambda: (_state(state), *_bars(bars))
 
-    archived: whether bars of the symbol were: those that later features look back to are among them then.
-    Returns their starts, shape (n,), and an array of shape (5, n): open, high, low, close, volume.
+
+def select_bars(connection: Connection, symbol: str, *, full: bool) -> tuple[Starts, NDArray[np.float64]]:
+    """The bars that the stale features are computed from, in time order: the last LOOKBACK_BARS before, too.
+
+    full: those of all features. Returns their starts, shape (n,), and an array of shape (5, n): open, high,
+    low, close, volume.
     """
-    row = _arrays(
-        connection,
-        query("features/select_history" if archived else "features/select_bars"),
-        {"symbol": symbol, "stale_from": stale_from, "lookback": LOOKBACK_BARS},
-    )
-    if row is None:
-        return _NO_STARTS, np.empty((5, 0))
-    starts, values = row
-    return starts, np.ascontiguousarray(values.T)
+    return _bars(_select_bars(connection, symbol, full))
 
 
 def upsert_features(
@@ -83,20 +85,23 @@ def upsert_features(
     """Write feature rows, shape (n, 36) with NaN for "not defined"; returns the rows added or changed.
 
     features_until: as in the symbol's State. Rows that are stored already and would not change are left
-    alone; rows that are not stored are copied, several times as fast as an upsert.
+    alone. Where none is stored yet they are copied, several times as fast as an upsert.
     """
-    missing = np.ones(len(starts), dtype=bool)
-    changed = np.zeros(len(starts), dtype=bool)
-    if len(starts) and features_until is not None and starts[0] <= as_start(features_until):
-        stored = select_features(connection, symbol, since=as_instants(starts[:1])[0])
-        _, ours, theirs = np.intersect1d(starts, stored.starts, assume_unique=True, return_indices=True)
-        missing[ours] = False
-        same = (features[ours] == stored.values[theirs]) | (
-            np.isnan(features[ours]) & np.isnan(stored.values[theirs])
-        )
-        changed[ours] = ~(same.all(axis=1) & stored.current[theirs])
+    if not len(starts):
+        return 0
+    if features_until is None or features_until < as_instants(starts[:1])[0]:
+        with connection.cursor() as cursor, cursor.copy(query("features/copy_features")) as rows:
+            for piece in copy_rows(symbol, starts, features, FEATURE_VERSION):
+                rows.write(piece)
+        return len(starts)
+    stored = select_features(connection, symbol, since=as_instants(starts[:1])[0])
+    _, ours, theirs = np.intersect1d(starts, stored.starts, assume_unique=True, return_indices=True)
+    same = (features[ours] == stored.values[theirs]) | (
+        np.isnan(features[ours]) & np.isnan(stored.values[theirs])
+    )
+    changed = np.ones(len(starts), dtype=bool)
+    changed[ours] = ~(same.all(axis=1) & stored.current[theirs])
     if changed.any():
-        accept_arrays(connection)
         columns = np.ascontiguousarray(features[changed].T)
         connection.execute(
             query("features/upsert_features"),
@@ -107,11 +112,7 @@ def upsert_features(
                 **dict(zip(COLUMNS, columns, strict=True)),
             },
         )
-    if missing.any():
-        with connection.cursor() as cursor, cursor.copy(query("features/copy_features")) as rows:
-            for piece in copy_rows(symbol, starts[missing], features[missing], FEATURE_VERSION):
-                rows.write(piece)
-    return int(missing.sum() + changed.sum())
+    return int(changed.sum())
 
 
 def mark_current(connection: Connection, symbol: str) -> None:
@@ -135,8 +136,8 @@ def select_features(connection: Connection, symbol: str, *, since: datetime | No
         connection,
         query("features/select_features"),
         {"symbol": symbol, "since": since, "feature_version": FEATURE_VERSION},
-    )
-    if row is None:
+    ).fetchone()
+    if row is None or row[0] is None:
         return StoredFeatures(_NO_STARTS, np.empty((0, len(COLUMNS))), np.empty(0, dtype=bool))
     starts, current, values = row
     return StoredFeatures(starts, values, current == 1)
@@ -147,9 +148,32 @@ def random_symbols(connection: Connection, count: int) -> list[str]:
     return [row[0] for row in connection.execute(query("features/random_symbols"), {"count": count})]
 
 
-def _arrays(connection: Connection, statement: LiteralString, values: dict[str, Any]) -> Any:
-    """The only row of a query of arrays; None when they are empty."""
+def _lock_state(connection: Connection, symbol: str) -> Rows:
+    return connection.execute(query("features/lock_symbol_state"), {"symbol": symbol})
+
+
+def _state(rows: Rows) -> State:
+    row = rows.fetchone()
+    return State(*row) if row else State()
+
+
+def _select_bars(connection: Connection, symbol: str, full: bool) -> Rows:
+    return _arrays(
+        connection,
+        query("features/select_bars"),
+        {"symbol": symbol, "full": full, "feature_version": FEATURE_VERSION, "lookback": LOOKBACK_BARS},
+    )
+
+
+def _bars(rows: Rows) -> tuple[Starts, NDArray[np.float64]]:
+    row = rows.fetchone()
+    if row is None or row[0] is None:
+        return _NO_STARTS, np.empty((5, 0))
+    starts, values = row
+    return starts, np.ascontiguousarray(values.T)
+
+
+def _arrays(connection: Connection, statement: LiteralString, values: dict[str, Any]) -> Rows:
+    """A query whose only row holds arrays, NULL for empty ones."""
     accept_arrays(connection)
-    with connection.cursor(binary=True) as cursor:
-        row = cursor.execute(statement, values).fetchone()
-    return None if row is None or row[0] is None else row
+    return connection.cursor(binary=True).execute(statement, values)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from include.mltrading.errors import DatabaseError
 from include.mltrading.store.connection import Connection
@@ -31,6 +32,13 @@ class Attempt:
         return {"dag_id": self.dag_id, "run_id": self.run_id, "step": self.step, "try": self.try_number}
 
 
+class Used(NamedTuple):
+    """What a process has used: processor time, and its largest resident memory."""
+
+    cpu_seconds: float
+    peak_memory_bytes: int
+
+
 @dataclass(frozen=True)
 class Result:
     """How the latest try of a symbol ended."""
@@ -54,14 +62,36 @@ def claim(connection: Connection, attempt: Attempt, symbols: Sequence[str]) -> N
     )
 
 
-def finish(
-    connection: Connection, attempt: Attempt, symbol: str, started_at: datetime, rows_written: int
-) -> None:
-    """Turn the symbol's row to `ok`; call it inside the transaction of the data, in the symbol's process.
+def hold(connection: Connection, attempt: Attempt, symbol: str) -> Callable[[], None]:
+    """Hold the symbol's row until the transaction ends, where a pipeline brings it to its `finish`.
 
-    Raises DatabaseError, so that the data is not committed either, when the symbol was never claimed.
+    Call what is returned when the pipeline of this has ended: it raises DatabaseError when the symbol was
+    never claimed.
     """
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    held = connection.execute(query("ledger/hold_symbol"), {**attempt.key(), "symbol": symbol})
+
+    def require() -> None:
+        _require_one(held.rowcount, symbol)
+
+    return require
+
+
+def finish(
+    connection: Connection,
+    attempt: Attempt,
+    symbol: str,
+    started_at: datetime,
+    rows_written: int,
+    used: Used | None = None,
+) -> None:
+    """Turn the symbol's row to `ok`; call it inside the transaction of the data.
+
+    used: None for what this process has. Raises DatabaseError, so that the data is not committed either, when
+    the symbol was never claimed; in a pipeline, where nothing is known yet, `hold` does.
+    """
+    if used is None:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        used = Used(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
     finished = connection.execute(
         query("ledger/finish_symbol"),
         {
@@ -69,11 +99,15 @@ def finish(
             "symbol": symbol,
             "started_at": started_at,
             "rows_written": rows_written,
-            "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "peak_memory_bytes": usage.ru_maxrss * 1024,
+            **used._asdict(),
         },
-    ).rowcount
-    if finished != 1:
+    )
+    if finished.pgresult is not None:
+        _require_one(finished.rowcount, symbol)
+
+
+def _require_one(rows: int, symbol: str) -> None:
+    if rows != 1:
         raise DatabaseError(f"{symbol}: its row in processing_history is gone; run the task again")
 
 

@@ -211,6 +211,8 @@ def retract_bars(
     connection: Connection, symbol: str, timestamps: Sequence[datetime], *, correlation_id: str
 ) -> int:
     """Take untrue bars out of the table, with their features; they stay in bar_revisions."""
+    if not timestamps:
+        return 0
     row = connection.execute(
         query("bars/retract_bars"),
         {"symbol": symbol, "timestamps": list(timestamps), "correlation_id": correlation_id},

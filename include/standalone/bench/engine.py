@@ -21,7 +21,7 @@ from include.mltrading.store import market_data
 from include.mltrading.store.connection import connect
 from include.mltrading.store.migrations import migrate
 from include.standalone.airflow import MARKET_CONNECTION_LIMIT
-from include.standalone.bench.report import Figure, Used, best, timed
+from include.standalone.bench.report import Figure, Used, median, timed
 from include.standalone.console import say
 from include.standalone.postgres import SUPERUSER, EmbeddedPostgres
 from include.standalone.state import make_folder
@@ -29,7 +29,7 @@ from include.standalone.state import make_folder
 DATABASE = "mltrading_bench"
 SYMBOLS, MANY_SYMBOLS = 100, 1057
 _WALKS = 10  # different price walks; the other symbols repeat them
-_FULL_RUNS, _INCREMENTAL_RUNS, _COLD_RUNS = 3, 5, 7
+_RUNS, _COLD_RUNS = 5, 7
 _FLOOR_TABLE = "bench_floor"
 
 
@@ -146,12 +146,12 @@ def _load(url: str, connection: psycopg.Connection[Any], names: Sequence[str]) -
 def engine() -> Iterator[Figure]:
     """100 symbols against the floor, one symbol alone, and what more symbols cost each."""
     with _bench(SYMBOLS) as bench:
-        ours, floor = _against_floor(bench, _FULL_RUNS, None, bench.undo_all)
-        yield from _figures(f"{SYMBOLS} symbols x 1 year, full", ours, floor, None, 1.5)
+        ours, floor = _against_floor(bench, None, bench.undo_all)
+        yield from _figures(f"{SYMBOLS} symbols x 1 year, full", ours, floor, None, 1.15)
         full_each = ours.seconds / SYMBOLS
         for bars in (1, 21):
             since = bench.last_bars(bars)
-            ours, floor = _against_floor(bench, _INCREMENTAL_RUNS, since, partial(bench.undo_since, since))
+            ours, floor = _against_floor(bench, since, partial(bench.undo_since, since))
             what = f"{SYMBOLS} symbols, {bars} new bar{'s' if bars > 1 else ''} each"
             yield from _figures(what, ours, floor, 3.0, 4.0)
         new_each = ours.seconds / SYMBOLS
@@ -164,47 +164,50 @@ def _one_command(bench: _Bench, since: datetime) -> Iterator[Figure]:
     bench.undo_since(since)
     before = bench.log_ins()
     bench.features()
-    yield Figure("engine", f"  log-ins of the command with {SYMBOLS} symbols", bench.log_ins() - before, "")
+    log_ins = bench.log_ins() - before
+    yield Figure("engine", f"  connections of the command with {SYMBOLS} symbols", log_ins, "", 5)
     peak = bench.connection.execute("SELECT max(peak_memory_bytes) FROM processing_history").fetchone()
     yield Figure(
-        "engine", "  peak memory of a symbol's process", float(peak[0]) / 1e6 if peak else 0, "MB", 100
+        "engine", "  peak memory of a process that computes", float(peak[0]) / 1e6 if peak else 0, "MB", 60
     )
     cold = []
     for _ in range(_COLD_RUNS):
         bench.undo_since(since)
         cold.append(bench.features("--symbols", bench.names[0]))
-    yield Figure("engine", "1 symbol, cold: processor time", best(cold).cpu_seconds, "s CPU", 0.4)
-    yield Figure("engine", "1 symbol, cold", best(cold).seconds, "s")
+    yield Figure("engine", "1 symbol, cold: processor time", median(cold).cpu_seconds, "s CPU", 0.4)
+    yield Figure("engine", "1 symbol, cold", median(cold).seconds, "s")
 
 
 def _many(full_each: float, new_each: float) -> Iterator[Figure]:
     """1,057 symbols; full_each, new_each: seconds per symbol at 100."""
     with _bench(MANY_SYMBOLS) as bench:
-        bench.settle()
-        full = bench.features()
+        full = median([_full(bench) for _ in range(3)])
         yield Figure("engine", f"{MANY_SYMBOLS} symbols x 1 year, full", full.seconds, "s")
         ratio = full.seconds / MANY_SYMBOLS / full_each
-        yield Figure("engine", "  time per symbol against that at 100 symbols", ratio, "x", 1.1)
+        yield Figure("engine", "  time per symbol against that at 100 symbols", ratio, "x", 1.05)
         runs = []
-        for _ in range(2):
+        for _ in range(3):
             bench.undo_since(bench.last_bars(21))
             runs.append(bench.features())
-        yield Figure("engine", f"{MANY_SYMBOLS} symbols, 21 new bars each", best(runs).seconds, "s")
-        ratio = best(runs).seconds / MANY_SYMBOLS / new_each
-        yield Figure("engine", "  time per symbol against that at 100 symbols", ratio, "x", 1.1)
+        yield Figure("engine", f"{MANY_SYMBOLS} symbols, 21 new bars each", median(runs).seconds, "s")
+        ratio = median(runs).seconds / MANY_SYMBOLS / new_each
+        yield Figure("engine", "  time per symbol against that at 100 symbols", ratio, "x", 1.05)
 
 
-def _against_floor(
-    bench: _Bench, runs: int, since: datetime | None, undo: Callable[[], None]
-) -> tuple[Used, Used]:
-    """The best of `runs` runs of the engine and of the floor, in turns."""
+def _full(bench: _Bench) -> Used:
+    bench.undo_all()
+    return bench.features()
+
+
+def _against_floor(bench: _Bench, since: datetime | None, undo: Callable[[], None]) -> tuple[Used, Used]:
+    """The median of runs of the engine and of the floor, in turns."""
     ours, floor = [], []
-    for _ in range(runs):
+    for _ in range(_RUNS):
         undo()
         ours.append(bench.features())
         bench.settle()
         floor.append(bench.floor(since))
-    return best(ours), best(floor)
+    return median(ours), median(floor)
 
 
 def _figures(what: str, ours: Used, floor: Used, seconds: float | None, times: float) -> Iterator[Figure]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -66,6 +67,8 @@ def timed(environment: Mapping[str, str], *arguments: str) -> Used:
     return Used(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-def best(runs: Sequence[Used]) -> Used:
-    """The fastest run, and the least processor time of any: what the machine's other work disturbed least."""
-    return Used(min(run.seconds for run in runs), min(run.cpu_seconds for run in runs))
+def median(runs: Sequence[Used]) -> Used:
+    """The median time, and the median processor time."""
+    return Used(
+        statistics.median(run.seconds for run in runs), statistics.median(run.cpu_seconds for run in runs)
+    )
