@@ -21,6 +21,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from commands import answer_commands  # isort: skip - takes the output over, before Airflow prints
+
 from airflow import settings
 from airflow.api.common.trigger_dag import trigger_dag
 from airflow.cli.cli_config import parsedate
@@ -30,7 +32,6 @@ from airflow.utils import timezone
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, State, TaskInstanceState
 from airflow.utils.types import DagRunType
-from commands import answer_commands
 
 # Loaded here once: each fork of the callbacks and of the looks around would load them anew.
 from include.mltrading.airflow import mail  # noqa: F401

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+# What Airflow prints, from its import on, must not mix with the answers.
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
 
 def answer_commands(dag_of: Callable[[str], Any], commands: Mapping[str, Callable[..., Any]]) -> None:
     """Answer `["name", "dag_id", …]` with `commands[name](dag_of(dag_id), …)` until the input ends."""
-    # What Airflow prints must not mix with the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     for line in sys.stdin:
         name, dag_id, *arguments = json.loads(line)
         try:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from mail_catcher import MailCatcher, html_of, text_of
 
-from include.mltrading.airflow import compat
 from include.mltrading.airflow.delivery import deliver
+from include.mltrading.airflow.facts import InstanceFacts, RunFacts
 from include.mltrading.airflow.failed_runs import tell_outcome
 from include.mltrading.alerts.store import Details, Item, open_alert, open_alerts, record_past, resolve
 from include.mltrading.configuration.alert_kinds import MANNERS
@@ -192,9 +192,8 @@ def outcome(
         runs[0] += not again
         run_id = f"run {runs[0]}"
         now = datetime.now(UTC)
-        run = compat.RunFacts(COLLECTION, run_id, "scheduled", "failed", now, now)
-        red = [compat.InstanceFacts(task, -1, "failed", None, None, "http://h/log")] if task else []
-        monkeypatch.setattr(compat, "instances", lambda *_, **__: red)
+        run = RunFacts(COLLECTION, run_id, "scheduled", "failed", now, now, "http://h/run")
+        red = [InstanceFacts(task, -1, "failed", None, "http://h/log")] if task else []
         for symbol in [] if task else ASKED:
             market.execute(
                 "INSERT INTO processing_history (dag_id, run_id, step, symbol, try, correlation_id,"
@@ -202,7 +201,7 @@ def outcome(
                 " VALUES (%s, %s, 'collect_symbol', %s, 1, 'c', now(), now(), %s) ON CONFLICT DO NOTHING",
                 (COLLECTION, run_id, symbol, "error" if symbol in failing else "ok"),
             )
-        tell_outcome(market, deployments, run, context, ASKED, failed=bool(failing or task))
+        tell_outcome(market, deployments, run, context, ASKED, red if failing or task else None)
         deliver(market, deployments)
         return [str(mail["Subject"]).split(" New York: ")[-1] for mail in catcher.take()]
 
