@@ -26,10 +26,10 @@ run: setup ## The real thing: against Yahoo, on its schedules, until Ctrl-C
 shell: setup ## A shell in which airflow, psql and the command line work (CMD='…': run that and end)
 	@$(PYTHON_OF_VENV) -m include.standalone shell $(if $(value CMD),--command "$$SHELL_COMMAND")
 
-test: setup ## The tests: unit, integration, end to end; 18 minutes on two cores
+test: setup ## The tests: unit, integration, end to end; 6 to 12 minutes on two cores
 	@$(PYTHON_OF_VENV) -m pytest -m "not exhaustive" $(PARALLEL)
 
-test-fast: setup ## The tests without Airflow and browser; seven minutes
+test-fast: setup ## The tests without Airflow and browser; two to five minutes
 	@$(PYTHON_OF_VENV) -m pytest -m "not e2e and not exhaustive" $(PARALLEL)
 
 test-exhaustive: setup ## The slow rest: every fault at every step, full sizes

@@ -2,7 +2,7 @@
 # Make an environment from the pinned requirements, once; `make setup` and every other target call it.
 #
 #   setup.sh [FOLDER]   FOLDER: the environment to make (default .venv, for Airflow 3 .venv-airflow3)
-#   setup.sh --folder   say which that is, and make nothing
+#   setup.sh --folder   say which that is, and make nothing; 1 where there is no Python for it
 #   AIRFLOW=2 or 3   which Airflow it is for; by itself 3 where no Python for Airflow 2 is found but one for 3
 #   PYTHON=/path/to/python   the interpreter to use instead of searching
 #
@@ -106,6 +106,7 @@ case $airflow in
 esac
 if [ "${1:-}" = --folder ]; then
     echo "$folder"
+    [ -f "$folder/.complete" ] || find_python
     exit
 fi
 venv=${1:-$folder}

@@ -182,7 +182,11 @@ def test_where_python_is_too_new_for_airflow_2_the_environment_is_airflow_3s(
 def test_an_airflow_that_is_asked_for_is_what_there_will_be(checkout: Checkout) -> None:
     checkout.python("python3.12", f"case $2 in *platform*) echo '3.12 Linux x86_64 {sys.executable}' ;; esac")
     folders = [checkout.setup("--folder", AIRFLOW=airflow).stdout.strip() for airflow in ("2", "3", "")]
+    for name in ("python3.12", "python3"):
+        checkout.python(name, "exit 127")
+    without = checkout.setup("--folder", AIRFLOW="3").returncode
     assert folders == [".venv", ".venv-airflow3", ".venv"]
+    assert without == 1
     assert checkout.calls == []
 
     done = checkout.setup(AIRFLOW="4")
