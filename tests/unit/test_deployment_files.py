@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 from airflow.providers.celery.get_provider_info import get_provider_info
+from airflow_lanes import on_2
 from compose_files import COMPOSE, OVERRIDE, ROOT, VARIABLE, env_file, ignored_by_the_image, load, services
 
 from include.mltrading.__main__ import _parser
@@ -314,6 +315,7 @@ def test_mail_goes_to_the_catcher_with_the_options_of_the_settings() -> None:
     assert {name: yaml.safe_load(item[0]) for name, item in parse_qs(address.query).items()} == extra
 
 
+@on_2
 def test_every_airflow_option_in_the_environment_is_one_airflow_knows() -> None:
     spec = importlib.util.find_spec("airflow")
     assert spec is not None
