@@ -1,7 +1,7 @@
 """
 ### Production feature engineering
 
-Five minutes after each collection: the 36 technical indicators of every symbol's new and changed bars, each
+Five minutes after each collection: the technical indicators of every symbol's new and changed bars, each
 symbol in a process of its own. Features exist for final bars only, one row for each.
 
 The gate waits until the collection of the same tick has published its bars. A manual run does not wait; a

@@ -54,7 +54,7 @@ def _failed(options: argparse.Namespace, error: MLTradingError) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m include.mltrading",
-        description="Hourly US-equity bars and 36 technical features in PostgreSQL.",
+        description="Hourly US-equity bars and technical features in PostgreSQL.",
         epilog="Exit codes: 0 = all done, 1 = something failed, 2 = bad usage or configuration, "
         "75 = try again later (rate limit).",
     )

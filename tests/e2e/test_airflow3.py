@@ -5,8 +5,6 @@ Everything runs in the installation of test_scheduled_runs.py: its own scheduler
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import cache
@@ -151,23 +149,6 @@ def test_no_task_warns_of_what_is_deprecated(loaded: Alarmed) -> None:
         if "deprecated" in line or "RemovedIn" in line
     ]
     assert warned == []
-
-
-# Versions -----------------------------------------------------------------------------------------------
-
-
-def test_reading_and_running_a_dag_again_makes_no_new_version_of_it(loaded: Alarmed) -> None:
-    script = (
-        "from airflow_lanes import load_dags; from airflow.dag_processing.dagbag import sync_bag_to_db\n"
-        "for _ in range(2): sync_bag_to_db(load_dags(), 'dags-folder', None)"
-    )
-    versions = "SELECT dag_id, count(*) FROM dag_version GROUP BY dag_id ORDER BY dag_id"
-    environment = {**loaded.stack.environment, "PYTHONPATH": "tests:."}
-    # Each process has other addresses.
-    for _ in range(2):
-        before = loaded.metadata.execute(versions).fetchall()
-        subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True)
-    assert loaded.metadata.execute(versions).fetchall() == before
 
 
 # The API server -----------------------------------------------------------------------------------------

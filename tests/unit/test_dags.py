@@ -484,3 +484,30 @@ print("include.mltrading.airflow.operator" in before)
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["", "True"]
+
+
+@on_3
+def test_a_dag_is_the_same_whichever_process_reads_it() -> None:
+    """Or each reading after a run would make a new version of it."""
+    script = """
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow_lanes import load_dags
+dags = load_dags().dags
+hashes = {dag_id: SerializedDagModel.hash(DagSerialization.to_dict(dags[dag_id])) for dag_id in dags}
+assert len(hashes) == 3
+print(sorted(hashes.items()))
+"""
+    # Each process has other addresses.
+    told = [
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script],
+            cwd=PROJECT_ROOT,
+            env={**os.environ, "PYTHONPATH": f"{PROJECT_ROOT}:{PROJECT_ROOT}/tests"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()[-1]
+        for _ in range(2)
+    ]
+    assert told[0] == told[1]

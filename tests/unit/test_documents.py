@@ -268,9 +268,15 @@ def test_the_limits_in_the_diagrams_are_those_of_the_program() -> None:
 
 
 def test_every_page_tells_the_number_of_features() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in DOCUMENTS if path.name != "CHANGELOG.md"]
-    told = re.findall(r"(\d+)\s(?:technical\s)?(?:features|definitions)\b", "".join(texts))
-    assert set(told) == {str(len(FEATURES))}
+    pattern = re.compile(r"(\d+)\s(?:technical\s)?(?:features|definitions)\b")
+    told = {
+        f"{path.name}: {found[0]}": found[1]
+        for path in DOCUMENTS
+        if path.name != "CHANGELOG.md"
+        for found in pattern.finditer(path.read_text(encoding="utf-8"))
+    }
+    assert told
+    assert {place for place, number in told.items() if number != str(len(FEATURES))} == set()
 
 
 def rows_of_kinds(path: Path) -> dict[str, str]:

@@ -23,13 +23,13 @@ Array = npt.NDArray[np.float64]
 
 
 def compute(open: Array, high: Array, low: Array, close: Array, volume: Array) -> Array:
-    """Compute the 36 features of one symbol.
+    """Compute the features of one symbol.
 
     open, high, low, close: prices, finite and > 0; volume: finite and >= 0. All 1-D float64 of the same
     length n (any n, 0 included), one value per bar, oldest first.
 
-    Returns a C-contiguous float64 array of shape (n, 36), columns in the order of `definitions.COLUMNS`, NaN
-    where a feature is not defined; never infinite, never filled. Row t depends on no bar after t.
+    Returns a C-contiguous float64 array of shape (n, features), its columns those of `definitions.COLUMNS`,
+    NaN where a feature is not defined; never infinite, never filled. Row t depends on no bar after t.
 
     Raises ValueError that names the array, and the first index where a value is at fault.
     """

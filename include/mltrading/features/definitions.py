@@ -1,4 +1,4 @@
-"""The 36 features: the one place that says what each column is.
+"""The features: the one place that says what each column is.
 
 The SQL columns, docs/features.md, the computation's windows and the tests are all taken or checked from
 here. Nothing but the standard library is imported, so that a DAG file or a schema check can read it.

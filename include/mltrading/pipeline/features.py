@@ -90,7 +90,7 @@ class FeatureComputation(LastingWork):
 
 
 def _compute_apart(bars: NDArray[np.float64], first: int) -> tuple[NDArray[np.float64], ledger.Used]:
-    """The features of the bars from `first` on, in an array of shape (n, 36), and what that used."""
+    """The features of the bars from `first` on, in an array of shape (n, features), and what that used."""
     shape = (bars.shape[1] - first, len(COLUMNS))
     if not shape[0]:
         return np.empty(shape), ledger.Used(0.0, 0)

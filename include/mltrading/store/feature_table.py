@@ -42,7 +42,7 @@ class State(NamedTuple):
 
 
 class StoredFeatures(NamedTuple):
-    """Feature rows in time order. starts: shape (n,). values: shape (n, 36), NaN for NULL.
+    """Feature rows in time order. starts: shape (n,). values: shape (n, features), NaN for NULL.
 
     current: whether the row is of the program's feature version, shape (n,).
     """
@@ -82,7 +82,7 @@ def upsert_features(
     *,
     features_until: datetime | None,
 ) -> int:
-    """Write feature rows, shape (n, 36) with NaN for "not defined"; returns the rows added or changed.
+    """Write feature rows, shape (n, features) with NaN for "not defined"; returns the rows added or changed.
 
     features_until: as in the symbol's State. Rows that are stored already and would not change are left
     alone. Where none is stored yet they are copied, several times as fast as an upsert.
