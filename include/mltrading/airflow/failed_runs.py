@@ -76,6 +76,12 @@ def _is_told_otherwise(
     )
 
 
+def _logs(run: RunFacts, red: list[InstanceFacts]) -> dict[str, str]:
+    """Symbol -> the log of the failed instance that worked on it."""
+    by_index = dict(enumerate(symbols_by_index(run)))
+    return {symbol: it.log_url for it in red for symbol in by_index.get(it.map_index, [])}
+
+
 def _failure(
     deployments: Deployments,
     run: RunFacts,
@@ -107,13 +113,7 @@ def _failure(
             details, run.dag_id, run.run_id,
         )  # fmt: skip
     total = len(served) + len(reasons)
-    by_index = symbols_by_index(run)
-    links = {
-        symbol: it.log_url
-        for it in red
-        if it.map_index >= 0
-        for symbol in (by_index[it.map_index] if it.map_index < len(by_index) else [])
-    }
+    links = _logs(run, red)
     items = [Item(f"{symbol}: {why}", links.get(symbol)) for symbol, why in sorted(reasons.items())]
     if reasons:
         what = f"{len(reasons)} of {total} symbols failed"
