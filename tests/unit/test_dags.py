@@ -433,6 +433,20 @@ def test_a_wrong_file_is_an_import_error_that_names_it(
         assert [line for line in trace.splitlines() if named in line and str(path) in line]
 
 
+def told_by(script: str, **environment: str) -> list[str]:
+    """The lines that a script prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "PYTHONPATH": f"{PROJECT_ROOT}:{PROJECT_ROOT}/tests", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_parsing_needs_no_database_no_network_and_no_heavy_library() -> None:
     script = """
 import socket, sys
@@ -445,20 +459,9 @@ assert not bag.import_errors, bag.import_errors
 assert len(bag.dags) == 3
 print(*(set(sys.modules) - before))
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        cwd=PROJECT_ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{PROJECT_ROOT}:{PROJECT_ROOT}/tests",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://nobody@127.0.0.1:9/none",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    loaded = set(done.stdout.splitlines()[-1].split())
+    nowhere = "postgresql+psycopg2://nobody@127.0.0.1:9/none"
+    told = told_by(script, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=nowhere)
+    loaded = set(told[-1].split())
     assert "include.mltrading.airflow.operator" in loaded
     assert loaded & {"pandas", "talib", "yfinance", "exchange_calendars", "psycopg", "curl_cffi"} == set()
 
@@ -474,16 +477,7 @@ assert len(bag.dags) == 3, bag.import_errors
 print(*sorted(name for name in set(sys.modules) - before if name.startswith("include.")))
 print("include.mltrading.airflow.operator" in before)
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        cwd=PROJECT_ROOT,
-        env={**os.environ, "PYTHONPATH": f"{PROJECT_ROOT}:{PROJECT_ROOT}/tests"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == ["", "True"]
+    assert told_by(script)[-2:] == ["", "True"]
 
 
 @on_3
@@ -499,15 +493,4 @@ assert len(hashes) == 3
 print(sorted(hashes.items()))
 """
     # Each process has other addresses.
-    told = [
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", script],
-            cwd=PROJECT_ROOT,
-            env={**os.environ, "PYTHONPATH": f"{PROJECT_ROOT}:{PROJECT_ROOT}/tests"},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()[-1]
-        for _ in range(2)
-    ]
-    assert told[0] == told[1]
+    assert told_by(script)[-1] == told_by(script)[-1]
